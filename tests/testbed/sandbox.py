@@ -1,0 +1,259 @@
+"""The process tree that an instance lives in: its own mounts, network and process ids.
+
+Everything of an instance is started in it.  When its first process ends, the kernel kills every other process in
+it and takes its mounts, taps and bridges away: cleaning up is killing one process, whatever happened before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import cgroups, paths
+from .errors import BedError, CommandFailed, NotRunning
+from .progress import wait_until
+
+BRIDGE = "br0"
+BRIDGE_ADDRESS = "10.77.0.1"
+NODE_ADDRESS = "10.88.0.1"
+BRICK_ADDRESSES = {f"brick{n}": f"10.77.0.{10 + n}" for n in (1, 2, 3)}
+
+# `--kill-child`: the helper in between must not outlive, nor be outlived by, the first process.
+_UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
+_INIT = ("tini", "-s", "--", "sleep", "infinity")
+
+
+class Sandbox:
+    """A running sandbox.  Get one with `start` or `attach`."""
+
+    def __init__(self, name: str, pid: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.run_dir = paths.run_dir(name)
+        self.disk_dir = paths.disk_dir(name)
+        self.log_dir = self.run_dir / "log"
+
+    @classmethod
+    def start(cls, name: str, *, dies_with_parent: bool) -> Sandbox:
+        """Start sandbox `name`, first clearing what a killed one of that name left.
+
+        With `dies_with_parent` it ends when the calling thread does, however that ends; call it from the main thread.
+
+        Raises:
+            BedError: it runs already.
+        """
+        with paths.lock(paths.cache_root() / f".sandbox-{paths.check_name(name)}.lock"):
+            return cls._start(name, dies_with_parent)
+
+    @classmethod
+    def _start(cls, name: str, dies_with_parent: bool) -> Sandbox:
+        try:
+            running = cls.attach(name)
+        except NotRunning:
+            clear(name)
+        else:
+            raise BedError(f"{name!r} is up already (process {running.pid}): take it down first, or use another --name")
+        self = cls(name, 0)
+        for directory in (self.log_dir, self.disk_dir):
+            directory.mkdir(parents=True)
+        leash = ("setpriv", "--pdeathsig", "KILL") if dies_with_parent else ()
+        with (self.log_dir / "sandbox.log").open("wb") as log:
+            # A session of its own: Ctrl-C is for the testbed, which then takes things down in order.
+            outer = subprocess.Popen(
+                [*leash, *_UNSHARE, *_INIT],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+            )
+        try:
+            self.pid = wait_until("the sandbox's first process", lambda: _first_process(outer), seconds=10)
+            self.save_state({"name": name, "pid": self.pid, "started": _start_time(self.pid)})
+            self._furnish()
+        except BaseException:
+            outer.kill()
+            outer.wait()
+            clear(name)
+            raise
+        return self
+
+    @classmethod
+    def attach(cls, name: str) -> Sandbox:
+        """The running sandbox `name`.
+
+        Raises:
+            NotRunning: there is none.
+        """
+        state = read_state(name)
+        # A process id is used again one day: only together with its start time does it name the process.
+        if not state or _start_time(state["pid"]) != state["started"]:
+            raise NotRunning(f"{name!r} is not up: start it with 'python3 -m tests.testbed --name {name} up'")
+        return cls(name, state["pid"])
+
+    def stop(self) -> None:
+        """Kill everything in the sandbox and remove what it had on the host; the caches stay."""
+        clear(self.name)
+
+    def state(self) -> dict[str, Any]:
+        """What is written down about this instance: `name`, `pid`, `started`, and what the parts have added."""
+        return read_state(self.name)
+
+    def save_state(self, fields: Mapping[str, Any]) -> None:
+        """Add `fields` to the state, in one rename."""
+        path = self.run_dir / "state.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps({**read_state(self.name), **fields}, indent=1))
+        fresh.rename(path)
+
+    def enter_argv(self, *, cwd: str = "/") -> list[str]:
+        """The words to put before a command so that it runs in the sandbox, in directory `cwd`."""
+        return ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", f"--wdns={cwd}", "--"]
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float | None = None,
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `argv` in the sandbox and return its output; `env` is added to the environment.
+
+        Raises:
+            CommandFailed: it ended with another status than 0 (with `check`), or not within `timeout` seconds; then
+                it and its children are killed.
+        """
+        process = subprocess.Popen(
+            [*self.enter_argv(), *argv],
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = process.communicate(input, timeout)
+        except BaseException as error:
+            # nsenter waits in between for its child: only the whole group ends both.
+            os.killpg(process.pid, signal.SIGKILL)
+            stdout, stderr = process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CommandFailed(argv, None, stdout + stderr) from None
+            raise
+        if check and process.returncode != 0:
+            raise CommandFailed(argv, process.returncode, stdout + stderr)
+        return subprocess.CompletedProcess(list(argv), process.returncode, stdout, stderr)
+
+    def popen(
+        self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a daemon in the sandbox, its output appended to `log`.
+
+        It lives until the sandbox ends, not until the caller does.  It is in a process group of its own, which is
+        what signals must go to: ``os.killpg(process.pid, …)``.
+        """
+        with log.open("ab") as sink:
+            return subprocess.Popen(
+                [*self.enter_argv(), *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+
+    def _furnish(self) -> None:
+        hosts = self.run_dir / "hosts"
+        bricks = "".join(f"{address} {brick}\n" for brick, address in BRICK_ADDRESSES.items())
+        hosts.write_text(Path("/etc/hosts").read_text().rstrip("\n") + "\n" + bricks)
+        held = self.run_dir / "cgroup"
+        held.mkdir()
+        # A new sysfs shows the network of this namespace; it hides the cgroups, which are bound back into it.
+        for argv in (
+            ["mount", "--rbind", "/sys/fs/cgroup", str(held)],
+            ["mount", "-t", "sysfs", "sysfs", "/sys"],
+            ["mount", "--rbind", str(held), "/sys/fs/cgroup"],
+            ["umount", "--recursive", str(held)],
+            ["mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections"],
+            ["mount", "--bind", str(hosts), "/etc/hosts"],
+            # Only now: pods' Bidirectional mounts need shared ones, and what came before must not be repeated.
+            ["mount", "--make-rshared", "/"],
+            ["ip", "link", "set", "lo", "up"],
+            ["ip", "address", "add", f"{NODE_ADDRESS}/32", "dev", "lo"],
+            ["ip", "link", "add", BRIDGE, "type", "bridge"],
+            ["ip", "address", "add", f"{BRIDGE_ADDRESS}/24", "dev", BRIDGE],
+            ["ip", "link", "set", BRIDGE, "up"],
+        ):
+            self.run(argv)
+        held.rmdir()
+
+
+def clear(name: str) -> None:
+    """Kill sandbox `name` if it runs, and remove its state, disks and control groups; nothing to do is no error."""
+    state = read_state(name)
+    if state and _start_time(state["pid"]) == state["started"]:
+        _kill(state["pid"])
+    cgroups.remove(name)
+    for directory in (paths.run_dir(name), paths.disk_dir(name)):
+        if directory.exists():
+            shutil.rmtree(directory)
+
+
+def read_state(name: str) -> dict[str, Any]:
+    """The state file of instance `name`; empty if there is none, or it was never finished."""
+    try:
+        state = json.loads((paths.run_dir(name) / "state.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return state if isinstance(state, dict) and {"pid", "started"} <= state.keys() else {}
+
+
+def start_time(stat: str) -> int:
+    """Field 22 of /proc/PID/stat (proc(5)): when the process began, in clock ticks after boot."""
+    # The command's name is in parentheses, and may have spaces and parentheses of its own.
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        return start_time(Path(f"/proc/{pid}/stat").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _first_process(outer: subprocess.Popen[bytes]) -> int | None:
+    """The host's process id of the sandbox's init, once it has become `tini` (its mounts are in place then)."""
+    if outer.poll() is not None:
+        raise BedError(f"the sandbox ended at once with status {outer.returncode}: are namespaces forbidden here?")
+    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+    if not children:
+        return None
+    try:
+        command = Path(f"/proc/{children[0]}/comm").read_text().strip()
+    except FileNotFoundError:
+        return None
+    return int(children[0]) if command == _INIT[0] else None
+
+
+def _kill(pid: int) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        # The first process of a pid namespace is gone only after all the others are.
+        if not select.select([handle], [], [], 60)[0]:
+            raise BedError(f"process {pid} does not end 60 s after SIGKILL: something in it hangs in the kernel")
+    finally:
+        os.close(handle)
