@@ -1,0 +1,1 @@
+"""gRPC messages: csi (the Container Storage Interface), pluginregistration (kubelet), mounter (ours)."""

@@ -1,0 +1,100 @@
+"""The one tree of errors.
+
+A message says what failed, on which host, brick, volume or field, why, and what to do about it; whoever catches one
+can show it to a person as it stands. Nothing here knows gRPC or Kubernetes: rpc.py has the one table from these classes
+to gRPC codes, operator/plan.py the one to the reasons of conditions.
+"""
+
+from __future__ import annotations
+
+
+class KadaluExtError(Exception):
+    """The root: everything this project raises on purpose."""
+
+
+# --- what somebody gave us is wrong: a retry with the same input fails again -----------------------------------------
+
+
+class InvalidInputError(KadaluExtError):
+    """A CR, request, parameter, name or configuration is wrong. The message names the field and what is allowed."""
+
+
+class RecordError(InvalidInputError):
+    """A quota record is not usable: bad JSON, version, path or size. The message names the field."""
+
+
+class VolfileError(InvalidInputError):
+    """A volfile cannot be parsed. The message names the line, never its text: volfiles hold passwords."""
+
+
+class WireError(KadaluExtError):
+    """A peer sent bytes that are not what the protocol allows: truncated, too long, wrong program."""
+
+
+class ConflictError(KadaluExtError):
+    """The name is taken by something that differs in size or parameters."""
+
+
+class NotFoundError(KadaluExtError):
+    """What was asked about does not exist. The message names it."""
+
+
+class CapacityError(KadaluExtError):
+    """More was asked for than there is. The message has both figures."""
+
+
+class UnsupportedVolumeError(KadaluExtError):
+    """The volume is of a kind on which sizes cannot be enforced. The message says which option or type, and what to do."""
+
+
+# --- the world is not ready: a retry may succeed ---------------------------------------------------------------------
+
+
+class UnavailableError(KadaluExtError):
+    """Something that must answer does not."""
+
+
+class HostUnreachableError(UnavailableError):
+    """A host did not answer: refused, silent, or closed the connection. The message names host, port and why."""
+
+
+class VolumeStoppedError(UnavailableError):
+    """The volume exists but is not started."""
+
+
+class NotEnforcedError(UnavailableError):
+    """A brick that is up does not enforce a PV's size. The message names host, brick and remedy."""
+
+
+class BricksDownError(UnavailableError):
+    """So many bricks are down that the volume takes no writes. The message names them."""
+
+
+class MounterError(UnavailableError):
+    """The mounter could not mount a storage, or is not there."""
+
+
+class InProgressError(KadaluExtError):
+    """An earlier call for the same volume is still at work."""
+
+
+class DeadlineError(UnavailableError):
+    """The caller's time was up before the work was done; nothing is lost, the caller tries again."""
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+
+class VolumeIOError(KadaluExtError):
+    """A file operation on the volume failed. `errno` is the system's number.
+
+    Raised by gluster.gfapi with the volume, the operation and the path in the message.
+    """
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class QuotaError(KadaluExtError):
+    """A brick's file system cannot enforce: not XFS, no prjquota, read-only. The message has the remedy's exact line."""

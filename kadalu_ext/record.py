@@ -1,0 +1,122 @@
+"""The quota record: the only contract between the CSI driver and kadalu-quotad. Pure; golden-tested; a format on disk.
+
+A record is an empty directory `info/quota/<pv>/` on the volume whose xattr `user.kadalu.record` holds JSON:
+
+    {"v":1,"path":"subvol/aa/bb/<pv>","size":<bytes>}      and, if inodes are limited, "inodes":<count>
+
+A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's content
+does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new` and renamed,
+so that it appears whole. A reader ignores names that begin with a dot, and keys of version 1 that it does not know; what
+a reader must understand raises `v`.
+
+quotad trusts nothing in it: `decode` accepts only a path of exactly this form whose last name is the record's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final, NewType
+
+from kadalu_ext.errors import RecordError
+from kadalu_ext.units import round_up
+
+PvName = NewType("PvName", str)
+
+RECORDS_DIR: Final = "info/quota"
+RECORD_XATTR: Final = "user.kadalu.record"
+SUBVOL_DIR: Final = "subvol"
+VERSION: Final = 1
+MAX_RECORD_BYTES: Final = 4096
+MAX_SIZE_BYTES: Final = (1 << 63) - 1
+MAX_NAME_BYTES: Final = 200
+"""A PV's name; room is left below the file system's 255 for `.<pv>.new` and `<pv>.<suffix>`."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PATH: Final = re.compile(SUBVOL_DIR + r"/[0-9a-f]{2}/[0-9a-f]{2}/([^/]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaRecord:
+    """What one PV may use. `path` is relative to the volume's (and each brick's) root; `inodes` None means no limit."""
+
+    path: str
+    size_bytes: int
+    inodes: int | None = None
+
+
+def check_pv_name(name: str) -> PvName:
+    """`name` as a PvName: one path component of ASCII letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`.
+
+    Raises: RecordError saying what is allowed.
+    """
+    if len(name) > MAX_NAME_BYTES or _NAME.fullmatch(name) is None:
+        raise RecordError(
+            f"name: {name[:80]!r} is not usable as a PV's name; allowed are up to {MAX_NAME_BYTES} letters, digits, "
+            "'.', '_' and '-', beginning with a letter, digit or '_'"
+        )
+    return PvName(name)
+
+
+def staging_name(name: PvName) -> str:
+    """The directory's name in `info/quota` while the record is being prepared; readers ignore it."""
+    return f".{name}.new"
+
+
+def encode(record: QuotaRecord) -> bytes:
+    """The xattr's value: the shortest JSON, keys in the order of the format. Raises: RecordError."""
+    name = record.path.rpartition("/")[2]
+    fields: dict[str, object] = {"v": VERSION, "path": record.path, "size": record.size_bytes}
+    if record.inodes is not None:
+        fields["inodes"] = record.inodes
+    value = json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    decode(name, value)  # what would be refused on a brick is never written
+    return value
+
+
+def decode(name: str, value: bytes) -> QuotaRecord:
+    """The record that the directory `info/quota/<name>` holds.
+
+    Raises: RecordError naming the field, for anything that is not a whole record of this version whose path ends in `name`.
+    """
+    check_pv_name(name)
+    if len(value) > MAX_RECORD_BYTES:
+        raise RecordError(f"record {name}: {len(value)} bytes, more than the {MAX_RECORD_BYTES} that a record may have")
+    try:
+        fields = json.loads(value.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"record {name}: not JSON ({error.__class__.__name__})") from error
+    if not isinstance(fields, dict):
+        raise RecordError(f"record {name}: a JSON object is expected, not {type(fields).__name__}")
+    version = fields.get("v")
+    if type(version) is not int or version != VERSION:
+        raise RecordError(
+            f"record {name}: v is {str(version)[:40]!r}, this program knows {VERSION}; if it is larger, upgrade kadalu-quotad"
+        )
+    path = fields.get("path")
+    match = _PATH.fullmatch(path) if isinstance(path, str) else None
+    if match is None or match[1] != name:
+        raise RecordError(f"record {name}: path {str(path)[:120]!r} is not {SUBVOL_DIR}/<aa>/<bb>/{name}")
+    return QuotaRecord(
+        path=match[0],
+        size_bytes=_count(name, "size", fields.get("size")),
+        inodes=None if fields.get("inodes") is None else _count(name, "inodes", fields["inodes"]),
+    )
+
+
+def _count(name: str, field: str, value: object) -> int:
+    # bool is an int to Python, and 1e300 a number to JSON: neither is a count
+    if type(value) is not int or not 1 <= value <= MAX_SIZE_BYTES:
+        raise RecordError(f"record {name}: {field} {str(value)[:40]!r} is not a whole number from 1 to {MAX_SIZE_BYTES}")
+    return value
+
+
+def brick_limit_bytes(size_bytes: int, *, data_bricks: int, block_bytes: int) -> int:
+    """What one brick must enforce for a PV of `size_bytes`, in bytes: a whole number of its file system's blocks.
+
+    `data_bricks` is 1 for a plain brick and for each replica, and bricks − redundancy for disperse, where every brick
+    stores that part of each file. XFS keeps a project's limit in file system blocks, rounded up
+    (fs/xfs/xfs_qm_syscalls.c, xfs_qm_scall_setqlim), so both who sets it and who checks it round the same way.
+    """
+    return round_up(-(-size_bytes // data_bricks), block_bytes)

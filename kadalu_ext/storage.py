@@ -1,0 +1,154 @@
+"""What is known of one storage, as operator, CSI driver and mounter hand it to each other. Pure.
+
+The operator makes a `Storage` of a KadaluStorage and writes it twice: as the parameters of the StorageClass (so that a
+claim carries what is needed to reach its volume) and as one entry of a ConfigMap (which can change during the life of a
+storage, and therefore wins where both are there). The CSI driver reads either and sends it to the mounter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NewType
+
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.record import PvName, check_pv_name
+
+StorageName = NewType("StorageName", str)
+
+PROVISIONER: Final = "kadalu.external"
+"""The CSI driver's name, and the provisioner of its StorageClasses."""
+
+CONFIG_MAP: Final = "kadalu-ext-storages"
+"""The ConfigMap with one `<storage>.json` a storage, in the namespace where the project is installed."""
+
+GLUSTERD_PORT: Final = 24007
+
+_STORAGE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?")
+_VOLUME: Final = re.compile(r"[A-Za-z0-9_-]{1,253}")
+_OPTION: Final = re.compile(r"[a-z][a-z0-9-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """One gluster volume as a storage: where it is, and how its clients are to be started.
+
+    hosts: names or addresses of glusterds that know the volume, in order of preference; at least one.
+    options: glusterfs client options, already checked by the operator (`log-level` → `DEBUG`); dashes, lower case.
+    """
+
+    name: StorageName
+    hosts: tuple[str, ...]
+    volume: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def storage_class_name(name: StorageName) -> str:
+    """`kadalu.external.<name>`, as the RFC has it."""
+    return f"{PROVISIONER}.{name}"
+
+
+def to_parameters(storage: Storage) -> dict[str, str]:
+    """The StorageClass parameters; `from_parameters` reads them back."""
+    parameters = {"storage": storage.name, "hosts": ",".join(storage.hosts), "volume": storage.volume}
+    if storage.options:
+        parameters["options"] = ",".join(f"{key}={value}" for key, value in sorted(storage.options.items()))
+    return parameters
+
+
+def from_parameters(parameters: Mapping[str, str]) -> Storage:
+    """The storage that a StorageClass's parameters (or a volume's context) describe.
+
+    Keys with a `/` belong to Kubernetes (csi.storage.k8s.io/…, storage.kubernetes.io/…) and are passed over.
+    Raises: InvalidInputError naming the parameter.
+    """
+    own = {key: value for key, value in parameters.items() if "/" not in key}
+    for key in own:
+        if key not in ("storage", "hosts", "volume", "options"):
+            raise InvalidInputError(f"parameters.{key[:64]}: unknown; allowed are storage, hosts, volume, options")
+    for key in ("storage", "hosts", "volume"):
+        if not own.get(key):
+            raise InvalidInputError(f"parameters.{key}: missing; the StorageClass must be one that the operator made")
+    options = {}
+    for entry in filter(None, own.get("options", "").split(",")):
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise InvalidInputError(f"parameters.options: {entry[:64]!r} is not key=value")
+        options[key] = value
+    return _checked(own["storage"], own["hosts"].split(","), own["volume"], options)
+
+
+def to_json(storage: Storage) -> str:
+    """The storage's entry in the ConfigMap."""
+    return json.dumps(
+        {"name": storage.name, "hosts": list(storage.hosts), "volume": storage.volume, "options": dict(storage.options)},
+        sort_keys=True,
+    )
+
+
+def from_json(text: str) -> Storage:
+    """The storage of a ConfigMap's entry. Raises: InvalidInputError naming the field."""
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{CONFIG_MAP}: an entry is not JSON ({error.__class__.__name__})") from error
+    if not isinstance(entry, dict):
+        raise InvalidInputError(f"{CONFIG_MAP}: an entry must be a JSON object")
+    name, hosts, volume, options = (entry.get(key) for key in ("name", "hosts", "volume", "options"))
+    if not isinstance(name, str) or not isinstance(volume, str):
+        raise InvalidInputError(f"{CONFIG_MAP}: name and volume must be strings")
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: hosts must be a list of strings")
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: options must map strings to strings")
+    return _checked(name, hosts, volume, options)
+
+
+def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str]) -> Storage:
+    check_storage_name(name)
+    if not hosts:
+        raise InvalidInputError("hosts: at least one host that runs glusterd is needed")
+    for host in hosts:
+        check_host(host)
+    check_volume_name(volume)
+    for key, value in options.items():
+        if _OPTION.fullmatch(key) is None or any(c in value for c in ",=\n\0"):
+            raise InvalidInputError(f"options.{key[:64]}: not a glusterfs option, or its value has a ',', '=' or line end")
+    return Storage(name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options)
+
+
+def check_storage_name(name: str) -> StorageName:
+    """Raises: InvalidInputError unless `name` is a Kubernetes object name of at most 63 characters."""
+    if _STORAGE_NAME.fullmatch(name) is None:
+        raise InvalidInputError(f"storage: {name[:80]!r} is not a name of at most 63 lower-case letters, digits, '.' and '-'")
+    return StorageName(name)
+
+
+def check_host(host: str) -> str:
+    """Raises: InvalidInputError unless `host` looks like a host name or an IPv4 or IPv6 address."""
+    if _HOST.fullmatch(host) is None:
+        raise InvalidInputError(f"hosts: {host[:80]!r} is neither a host name nor an address")
+    return host
+
+
+def check_volume_name(volume: str) -> str:
+    """Raises: InvalidInputError unless gluster would take `volume` as a volume's name."""
+    if _VOLUME.fullmatch(volume) is None or volume.startswith("-"):
+        raise InvalidInputError(f"volume: {volume[:80]!r} is not a gluster volume's name (letters, digits, '_' and '-')")
+    return volume
+
+
+def volume_id(storage: StorageName, name: PvName) -> str:
+    """CSI's volume_id: `<storage>/<pv>`."""
+    return f"{storage}/{name}"
+
+
+def parse_volume_id(text: str) -> tuple[StorageName, PvName]:
+    """The parts of a volume_id. Raises: InvalidInputError."""
+    storage, slash, name = text.partition("/")
+    if not slash:
+        raise InvalidInputError(f"volume_id: {text[:80]!r} is not <storage>/<pv>")
+    return check_storage_name(storage), check_pv_name(name)
