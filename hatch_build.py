@@ -26,11 +26,10 @@ def compile_protos(root: Path) -> None:
     well_known_types = Path(grpc_tools.__file__).parent / "_proto"
     protos = sorted(str(p.relative_to(root)) for p in (root / "kadalu_ext" / "api").glob("*.proto"))
     # protoc looks its plugins up on PATH; those of this interpreter's environment stand beside it.
-    mypy_plugins = [
-        f"--plugin=protoc-gen-{name}={Path(sys.executable).parent / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")
-    ]
+    beside = Path(sys.executable).parent
+    plugins = [f"--plugin={name}={beside / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     arguments = [
-        "protoc", f"-I{root}", f"-I{well_known_types}", *mypy_plugins,
+        "protoc", f"-I{root}", f"-I{well_known_types}", *plugins,
         f"--python_out={root}", f"--grpc_python_out={root}", f"--mypy_out=quiet:{root}", f"--mypy_grpc_out=quiet:{root}",
         *protos,
     ]  # fmt: skip

@@ -12,7 +12,7 @@ class KadaluExtError(Exception):
     """The root: everything this project raises on purpose."""
 
 
-# --- what somebody gave us is wrong: a retry with the same input fails again -----------------------------------------
+# --- what somebody gave us is wrong: a retry with the same input fails again ---
 
 
 class InvalidInputError(KadaluExtError):
@@ -44,10 +44,10 @@ class CapacityError(KadaluExtError):
 
 
 class UnsupportedVolumeError(KadaluExtError):
-    """The volume is of a kind on which sizes cannot be enforced. The message says which option or type, and what to do."""
+    """Sizes cannot be enforced on a volume of this kind. The message says which option or type, and what to do."""
 
 
-# --- the world is not ready: a retry may succeed ---------------------------------------------------------------------
+# --- the world is not ready: a retry may succeed ---
 
 
 class UnavailableError(KadaluExtError):
@@ -82,7 +82,7 @@ class DeadlineError(UnavailableError):
     """The caller's time was up before the work was done; nothing is lost, the caller tries again."""
 
 
-# --- the machine ----------------------------------------------------------------------------------------------------
+# --- the machine ---
 
 
 class VolumeIOError(KadaluExtError):
@@ -97,4 +97,4 @@ class VolumeIOError(KadaluExtError):
 
 
 class QuotaError(KadaluExtError):
-    """A brick's file system cannot enforce: not XFS, no prjquota, read-only. The message has the remedy's exact line."""
+    """A brick's file system cannot enforce: not XFS, no prjquota, read-only. The message has the remedy's line."""

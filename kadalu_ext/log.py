@@ -47,7 +47,7 @@ class Logger:
 
     def exception(self, event: str, **fields: object) -> None:
         """With the traceback of the exception at hand: for what should not have happened."""
-        self._logger.exception(event, extra=_safe(fields))
+        self._logger.error(event, exc_info=sys.exc_info(), extra=_safe(fields))
 
 
 def _safe(fields: dict[str, object]) -> dict[str, object]:

@@ -4,10 +4,10 @@ A record is an empty directory `info/quota/<pv>/` on the volume whose xattr `use
 
     {"v":1,"path":"subvol/aa/bb/<pv>","size":<bytes>}      and, if inodes are limited, "inodes":<count>
 
-A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's content
-does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new` and renamed,
-so that it appears whole. A reader ignores names that begin with a dot, and keys of version 1 that it does not know; what
-a reader must understand raises `v`.
+A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's
+content does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new`
+and renamed, so that it appears whole. A reader ignores names that begin with a dot, and keys of version 1 that it does
+not know; what a reader must understand raises `v`.
 
 quotad trusts nothing in it: `decode` accepts only a path of exactly this form whose last name is the record's own.
 """
@@ -78,7 +78,7 @@ def encode(record: QuotaRecord) -> bytes:
 def decode(name: str, value: bytes) -> QuotaRecord:
     """The record that the directory `info/quota/<name>` holds.
 
-    Raises: RecordError naming the field, for anything that is not a whole record of this version whose path ends in `name`.
+    Raises: RecordError naming the field, for anything but a whole record of this version whose path ends in `name`.
     """
     check_pv_name(name)
     if len(value) > MAX_RECORD_BYTES:
@@ -92,7 +92,7 @@ def decode(name: str, value: bytes) -> QuotaRecord:
     version = fields.get("v")
     if type(version) is not int or version != VERSION:
         raise RecordError(
-            f"record {name}: v is {str(version)[:40]!r}, this program knows {VERSION}; if it is larger, upgrade kadalu-quotad"
+            f"record {name}: v is {str(version)[:40]!r}, this program knows {VERSION}; if larger, upgrade kadalu-quotad"
         )
     path = fields.get("path")
     match = _PATH.fullmatch(path) if isinstance(path, str) else None
@@ -108,15 +108,17 @@ def decode(name: str, value: bytes) -> QuotaRecord:
 def _count(name: str, field: str, value: object) -> int:
     # bool is an int to Python, and 1e300 a number to JSON: neither is a count
     if type(value) is not int or not 1 <= value <= MAX_SIZE_BYTES:
-        raise RecordError(f"record {name}: {field} {str(value)[:40]!r} is not a whole number from 1 to {MAX_SIZE_BYTES}")
+        raise RecordError(
+            f"record {name}: {field} {str(value)[:40]!r} is not a whole number from 1 to {MAX_SIZE_BYTES}"
+        )
     return value
 
 
 def brick_limit_bytes(size_bytes: int, *, data_bricks: int, block_bytes: int) -> int:
     """What one brick must enforce for a PV of `size_bytes`, in bytes: a whole number of its file system's blocks.
 
-    `data_bricks` is 1 for a plain brick and for each replica, and bricks − redundancy for disperse, where every brick
-    stores that part of each file. XFS keeps a project's limit in file system blocks, rounded up
+    `data_bricks` is 1 for a plain brick and for each replica, and bricks less redundancy for disperse, where every
+    brick stores that part of each file. XFS keeps a project's limit in file system blocks, rounded up
     (fs/xfs/xfs_qm_syscalls.c, xfs_qm_scall_setqlim), so both who sets it and who checks it round the same way.
     """
     return round_up(-(-size_bytes // data_bricks), block_bytes)

@@ -29,14 +29,13 @@ CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
     errors.QuotaError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InProgressError: grpc.StatusCode.ABORTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
-    # csi-provisioner takes UNAVAILABLE for "may still be going on" and asks again until it knows: nothing is left behind
-    # when a claim is deleted meanwhile. It would not after INTERNAL.
+    # csi-provisioner takes UNAVAILABLE for "may still be going on" and asks again until it knows, so that nothing is
+    # left behind when a claim is deleted meanwhile. It would not after INTERNAL.
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.WireError: grpc.StatusCode.UNAVAILABLE,
     errors.VolumeIOError: grpc.StatusCode.UNAVAILABLE,
 }
 """The one table. A class stands for its subclasses, unless they have a row of their own."""
-
 
 
 def code_of(error: BaseException) -> grpc.StatusCode:
@@ -67,7 +66,9 @@ class ErrorsToCodes(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             response_serializer=handler.response_serializer,
         )
 
-    def _call(self, method: str, behaviour: Callable[[Any, Any], Any], request: Any, context: grpc.ServicerContext) -> Any:
+    def _call(
+        self, method: str, behaviour: Callable[[Any, Any], Any], request: Any, context: grpc.ServicerContext
+    ) -> Any:
         started = time.monotonic()
         fields: dict[str, object] = {"method": method, "request_id": next(self._ids), **_identity(request)}
         try:
@@ -76,7 +77,10 @@ class ErrorsToCodes(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             code, message = code_of(error), str(error)
             self._log.warning("call failed", **fields, code=code.name, reason=message, seconds=_since(started))
         except Exception:
-            code, message = grpc.StatusCode.INTERNAL, f"{method}: unexpected error; its traceback is in the log of this pod"
+            code, message = (
+                grpc.StatusCode.INTERNAL,
+                f"{method}: unexpected error; its traceback is in the log of this pod",
+            )
             self._log.exception("call crashed", **fields, seconds=_since(started))
         else:
             if method not in self._quiet:
@@ -105,7 +109,8 @@ def serve_unix(path: str, *, log: Logger, workers: int, quiet: frozenset[str] = 
     if os.path.exists(path):
         os.unlink(path)
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rpc"), interceptors=[ErrorsToCodes(log, quiet=quiet)]
+        ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rpc"),
+        interceptors=[ErrorsToCodes(log, quiet=quiet)],
     )
     if server.add_insecure_port(f"unix:{path}") == 0:
         raise OSError(f"{path}: gRPC cannot listen on this socket")

@@ -84,7 +84,12 @@ def from_parameters(parameters: Mapping[str, str]) -> Storage:
 def to_json(storage: Storage) -> str:
     """The storage's entry in the ConfigMap."""
     return json.dumps(
-        {"name": storage.name, "hosts": list(storage.hosts), "volume": storage.volume, "options": dict(storage.options)},
+        {
+            "name": storage.name,
+            "hosts": list(storage.hosts),
+            "volume": storage.volume,
+            "options": dict(storage.options),
+        },
         sort_keys=True,
     )
 
@@ -116,14 +121,18 @@ def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str]) 
     check_volume_name(volume)
     for key, value in options.items():
         if _OPTION.fullmatch(key) is None or any(c in value for c in ",=\n\0"):
-            raise InvalidInputError(f"options.{key[:64]}: not a glusterfs option, or its value has a ',', '=' or line end")
+            raise InvalidInputError(
+                f"options.{key[:64]}: not a glusterfs option, or its value has a ',', '=' or line end"
+            )
     return Storage(name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options)
 
 
 def check_storage_name(name: str) -> StorageName:
     """Raises: InvalidInputError unless `name` is a Kubernetes object name of at most 63 characters."""
     if _STORAGE_NAME.fullmatch(name) is None:
-        raise InvalidInputError(f"storage: {name[:80]!r} is not a name of at most 63 lower-case letters, digits, '.' and '-'")
+        raise InvalidInputError(
+            f"storage: {name[:80]!r} is not a name of at most 63 lower-case letters, digits, '.' and '-'"
+        )
     return StorageName(name)
 
 
@@ -137,7 +146,9 @@ def check_host(host: str) -> str:
 def check_volume_name(volume: str) -> str:
     """Raises: InvalidInputError unless gluster would take `volume` as a volume's name."""
     if _VOLUME.fullmatch(volume) is None or volume.startswith("-"):
-        raise InvalidInputError(f"volume: {volume[:80]!r} is not a gluster volume's name (letters, digits, '_' and '-')")
+        raise InvalidInputError(
+            f"volume: {volume[:80]!r} is not a gluster volume's name (letters, digits, '_' and '-')"
+        )
     return volume
 
 

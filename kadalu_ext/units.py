@@ -26,7 +26,9 @@ def parse_quantity(text: str, *, field: str) -> int:
     """
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise InvalidInputError(f"{field}: {text[:64]!r} is not a size; write whole bytes with a suffix, such as 64Mi or 10Gi")
+        raise InvalidInputError(
+            f"{field}: {text[:64]!r} is not a size; write whole bytes with a suffix, such as 64Mi or 10Gi"
+        )
     return int(match[1]) * _SUFFIXES[match[2] or ""]
 
 

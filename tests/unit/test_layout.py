@@ -1,0 +1,39 @@
+"""Golden: the paths on the volume, which are Kadalu's where a pool of Kadalu's is to be adopted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kadalu_ext import layout
+from kadalu_ext.record import QuotaRecord, check_pv_name, decode, encode
+
+NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,40}", fullmatch=True).map(check_pv_name)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        # as xxHash's own tool says: printf NAME | xxhsum -H1
+        ("a", "subvol/d2/4e/a"),
+        ("abc", "subvol/44/bc/abc"),
+        ("pvc-4c64fcd4-2c0f-4a7a-9f4e-2a2f0d3a1b5c", "subvol/89/85/pvc-4c64fcd4-2c0f-4a7a-9f4e-2a2f0d3a1b5c"),
+    ],
+)
+def test_the_path_of_a_pv_never_changes(name: str, path: str) -> None:
+    assert layout.pv_path(check_pv_name(name)) == path
+
+
+@given(NAMES, st.integers(1, 1 << 40))
+def test_the_path_of_every_pv_fits_into_a_record(name: str, size: int) -> None:
+    pv = check_pv_name(name)
+    record = QuotaRecord(path=layout.pv_path(pv), size_bytes=size)
+    assert decode(name, encode(record)) == record
+
+
+def test_records_and_trash_stand_outside_of_what_pods_see() -> None:
+    pv = check_pv_name("pvc-1")
+    assert layout.record_path(pv) == "info/quota/pvc-1"
+    assert layout.staged_record_path(pv) == "info/quota/.pvc-1.new"
+    assert layout.trash_path(pv, "17") == "trash/pvc-1.17"

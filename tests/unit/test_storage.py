@@ -1,0 +1,74 @@
+"""A storage survives both ways of handing it over, and nothing else gets through them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kadalu_ext import storage
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.storage import Storage, StorageName
+
+STORAGES = st.builds(
+    lambda name, hosts, volume, options: Storage(
+        name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options
+    ),
+    st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
+    st.lists(st.sampled_from(["brick1", "10.77.0.11", "fd00::1", "a.example.com"]), min_size=1, max_size=3),
+    st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,20}", fullmatch=True),
+    st.dictionaries(st.sampled_from(["log-level", "ping-timeout"]), st.sampled_from(["DEBUG", "10"])),
+)
+
+
+@given(STORAGES)
+def test_a_storage_class_carries_a_storage_whole(given_storage: Storage) -> None:
+    assert storage.from_parameters(storage.to_parameters(given_storage)) == given_storage
+
+
+@given(STORAGES)
+def test_a_config_map_entry_carries_a_storage_whole(given_storage: Storage) -> None:
+    assert storage.from_json(storage.to_json(given_storage)) == given_storage
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_entry_or_a_clear_error(text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        storage.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("storage", "../x"),
+        ("storage", "Ext"),
+        ("hosts", "brick1;reboot"),
+        ("hosts", "brick1,"),
+        ("hosts", "-oProxyCommand"),
+        ("volume", "a/b"),
+        ("volume", "-v"),
+        ("options", "log-level"),
+        ("options", "log level=x"),
+        ("surprise", "x"),
+    ],
+)
+def test_a_hostile_parameter_is_refused_by_name(field: str, value: str) -> None:
+    parameters = {"storage": "ext", "hosts": "brick1", "volume": "exported", field: value}
+    with pytest.raises(InvalidInputError, match=field.removesuffix("s")):
+        storage.from_parameters(parameters)
+
+
+def test_kubernetes_own_parameters_are_passed_over() -> None:
+    own = {"storage": "ext", "hosts": "brick1", "volume": "exported"}
+    assert storage.from_parameters({**own, "csi.storage.k8s.io/pvc/name": "x"}).volume == "exported"
+
+
+def test_a_volume_id_names_storage_and_pv() -> None:
+    name, pv = storage.parse_volume_id("ext-1/pvc-7")
+    assert storage.volume_id(name, pv) == "ext-1/pvc-7"
+
+
+@pytest.mark.parametrize("text", ["", "ext", "/pv", "ext/", "ext/../x", "ext/a/b", "EXT/a"])
+def test_a_volume_id_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        storage.parse_volume_id(text)
