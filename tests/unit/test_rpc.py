@@ -53,8 +53,8 @@ def call(tmp_path: Path, error: Exception | None) -> bytes:
     server.start()
     try:
         with grpc.insecure_channel(f"unix:{socket}") as channel:
-            answer: bytes = channel.unary_unary("/x.Y/Do")(b"hello", timeout=10)
-            return answer
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/x.Y/Do")
+            return method(b"hello", timeout=10)
     finally:
         server.stop(None).wait()
 
