@@ -28,11 +28,9 @@ def compile_protos(root: Path) -> None:
     # protoc looks its plugins up on PATH; those of this interpreter's environment stand beside it.
     beside = Path(sys.executable).parent
     plugins = [f"--plugin={name}={beside / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
-    arguments = [
-        "protoc", f"-I{root}", f"-I{well_known_types}", *plugins,
-        f"--python_out={root}", f"--grpc_python_out={root}", f"--mypy_out=quiet:{root}", f"--mypy_grpc_out=quiet:{root}",
-        *protos,
-    ]  # fmt: skip
+    outputs = [f"--{kind}={root}" for kind in ("python_out", "grpc_python_out")]
+    outputs += [f"--{kind}=quiet:{root}" for kind in ("mypy_out", "mypy_grpc_out")]
+    arguments = ["protoc", f"-I{root}", f"-I{well_known_types}", *plugins, *outputs, *protos]
     code = protoc.main(arguments)
     if code != 0:
         raise RuntimeError(f"protoc ended with {code} on {', '.join(protos)}")
