@@ -1,0 +1,275 @@
+"""The whole way once, as steps: `make demo` shows them, tests/e2e/test_story.py runs the same as tests.
+
+A step does something as a user or administrator would, waits until its effect is seen, asserts it, and returns one line of
+evidence. Steps build on each other, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any, Final
+
+from tests.testbed import deb, image, paths, progress
+from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.kube import Kube
+
+VOLUME: Final = "exported"
+STORAGE: Final = "ext-storage"
+STORAGE_CLASS: Final = f"kadalu.external.{STORAGE}"
+NAMESPACE: Final = "kadalu-ext"
+CLAIM: Final = "data"
+SIZE_MIB: Final = 64
+SLOW_MACHINE_S: Final = 300.0
+"""How long a condition is waited for: a bound for hangs, far above what anything takes."""
+
+
+class Story:
+    """The story on one testbed; `pv` and the like are learnt on the way."""
+
+    def __init__(self, hosts: BrickHosts, kube: Kube) -> None:
+        self.hosts = hosts
+        self.kube = kube
+        self.pv = ""
+        self.broken = ""
+        """The step that failed, if one did: those after it would only fail for its sake."""
+
+    # --- the steps ---
+
+    def brick_hosts(self) -> str:
+        self.hosts.create_volume(VOLUME, "replica 3", self.hosts.names)
+        mounts = [self.on(name, "findmnt", "-no", "FSTYPE,OPTIONS", "/bricks") for name in self.hosts.names]
+        assert all("xfs" in mount and "prjquota" in mount for mount in mounts), mounts
+        return f"{', '.join(self.hosts.names)}: xfs, prjquota; volume {VOLUME} started"
+
+    def kubernetes(self) -> str:
+        version = self.kube.kubectl("version", "-o", "json")
+        node = self.get("nodes")["items"][0]
+        assert condition(node, "Ready") == "True"
+        return f"{json.loads(version)['serverVersion']['gitVersion']}, node {node['metadata']['name']} Ready"
+
+    def install(self) -> str:
+        self.kube.load_image(image.project())
+        self.kube.kubectl("apply", "-k", str(paths.REPOSITORY / "manifests"))
+        workloads = [
+            f"{item['kind'].lower()}/{item['metadata']['name']}"
+            for item in self.get("deploy,ds", "-n", NAMESPACE)["items"]
+        ]
+        self.wait("all pods of the project to be ready", lambda: all(map(self.is_rolled_out, workloads)))
+        return f"{len(workloads)} workloads are ready: {', '.join(workloads)}"
+
+    def install_quotad(self) -> str:
+        package = deb.build()
+        for name in self.hosts.names:
+            host = self.hosts.host(name)
+            host.put(package, f"/tmp/{package.name}")
+            host.run(["dpkg", "--install", f"/tmp/{package.name}"])
+            host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input=f"{VOLUME}\n")
+            host.run(["systemctl", "start", "kadalu-quotad"])
+        states = [self.on(name, "systemctl", "is-active", "kadalu-quotad") for name in self.hosts.names]
+        assert states == ["active"] * len(states), states
+        return f"{package.name}: active on {', '.join(self.hosts.names)}"
+
+    def storage(self) -> str:
+        self.kube.kubectl("create", "-f", str(paths.REPOSITORY / "examples" / "storage-config.yaml"))
+        self.wait(
+            f"KadaluStorage {STORAGE} to be Ready",
+            lambda: condition(self.get("kds", STORAGE, "-n", "default"), "Ready") == "True",
+        )
+        assert self.get("sc", STORAGE_CLASS)["provisioner"] == "kadalu.external"
+        return self.kube.kubectl("get", "kds", STORAGE, "-n", "default", "--no-headers").strip()
+
+    def claim(self) -> str:
+        self.kube.kubectl("create", "-f", str(paths.REPOSITORY / "examples" / "pvc.yaml"))
+        self.wait_bound(CLAIM)
+        claim = self.get("pvc", CLAIM)
+        self.pv = claim["spec"]["volumeName"]
+        assert claim["status"]["capacity"]["storage"] == f"{SIZE_MIB}Mi"
+        return f"{CLAIM} is Bound to {self.pv}, {claim['status']['capacity']['storage']}"
+
+    def write_to_the_limit(self) -> str:
+        self.kube.kubectl("create", "-f", str(paths.REPOSITORY / "examples" / "pod.yaml"))
+        self.wait_running("app")
+        size = self.in_pod("app", "df", "-m", "/data").splitlines()[-1].split()
+        assert str(SIZE_MIB) in size, size
+        refused = self.kube.try_kubectl(
+            "exec", "app", "--", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=80", "conv=fsync"
+        )
+        assert refused.returncode != 0, "80 MiB were written to a PV of 64 MiB"
+        assert "No space left on device" in refused.stderr, refused.stderr
+        written = int(self.in_pod("app", "stat", "-c", "%s", "/data/big")) / (1 << 20)
+        assert SIZE_MIB * 0.9 <= written <= SIZE_MIB, written
+        self.in_pod("app", "rm", "/data/big")
+        return f"df: {' '.join(size[1:3])} MiB; refused after {written:.1f} MiB: No space left on device"
+
+    def status(self) -> str:
+        shown = []
+        for name in self.hosts.names:
+            line = next(line for line in self.on(name, "kadalu-quotad", "status").splitlines() if self.pv in line)
+            assert "enforced" in line, line
+            shown.append(f"{name}: {' '.join(line.split()[1:5])}")
+        return "; ".join(shown)
+
+    def replace_node_plugin(self) -> str:
+        old = self.node_plugin()
+        # 256 KiB at a time, each one synced, until told to stop; every failure is counted
+        loop = (
+            "n=0; bad=0; rm -f /data/stop; while [ ! -e /data/stop ]; do"
+            " dd if=/dev/zero of=/data/w bs=256k count=1 conv=fsync 2>/dev/null || bad=$((bad+1));"
+            " n=$((n+1)); echo $n > /data/n; done; echo writes=$n failed=$bad"
+        )
+        writer = self.kube.popen_kubectl("exec", "app", "--", "sh", "-c", loop)
+        try:
+            self.wait("the writer to write", lambda: self.writes() > 0)
+            self.kube.kubectl("delete", "pod", "-n", NAMESPACE, old)
+            self.wait("a new node plugin", lambda: self.node_plugin() not in ("", old))
+            after = self.writes()
+            self.wait("writes to go on with the new node plugin", lambda: self.writes() > after)
+            self.in_pod("app", "touch", "/data/stop")
+            output = writer.communicate(timeout=SLOW_MACHINE_S)[0]
+        finally:
+            if writer.poll() is None:
+                writer.kill()
+        match = re.search(r"writes=(\d+) failed=(\d+)", output)
+        assert match is not None, output
+        assert match[2] == "0", output
+        self.in_pod("app", "rm", "/data/w", "/data/n", "/data/stop")
+        return f"{match[1]} synced writes, {match[2]} failed, while pod {old} was deleted and replaced"
+
+    def pending(self) -> str:
+        self.on("brick2", "systemctl", "stop", "kadalu-quotad")
+        self.kube.apply(claim_manifest("second", SIZE_MIB))
+        what = self.wait("an event that names brick2", lambda: self.failure_event("second", "brick2"))
+        assert self.get("pvc", "second")["status"]["phase"] == "Pending"
+        described = self.kube.kubectl("describe", "pvc", "second")
+        for part in ("brick2", f"/bricks/{VOLUME}", "systemctl start kadalu-quotad"):
+            assert part in described, described
+        return what
+
+    def bound_by_itself(self) -> str:
+        self.on("brick2", "systemctl", "start", "kadalu-quotad")
+        self.wait_bound("second")
+        return f"second is Bound to {self.get('pvc', 'second')['spec']['volumeName']}"
+
+    def delete_claims(self) -> str:
+        gone = {self.get("pvc", name)["spec"]["volumeName"] for name in (CLAIM, "second")}
+        self.kube.kubectl("delete", "pod", "app", "--grace-period=0", "--force")
+        self.kube.kubectl("delete", "pvc", CLAIM, "second")
+        self.wait("the PVs to be gone", lambda: not gone & {pv["metadata"]["name"] for pv in self.get("pv")["items"]})
+        self.wait("the bricks to be empty of them", lambda: not self.left_on_bricks(gone))
+        return f"no directory, record, trash or limit of {len(gone)} PVs on any of {len(self.hosts.names)} bricks"
+
+    # --- what they are made of ---
+
+    def on(self, host: str, *argv: str) -> str:
+        """What `argv` prints on a brick host."""
+        return self.hosts.host(host).run(list(argv)).stdout.strip()
+
+    def get(self, *argv: str) -> dict[str, Any]:
+        """`kubectl get … -o json`."""
+        answer: dict[str, Any] = json.loads(self.kube.kubectl("get", *argv, "-o", "json"))
+        return answer
+
+    def in_pod(self, pod: str, *argv: str) -> str:
+        """What `argv` prints in the pod."""
+        return self.kube.kubectl("exec", pod, "--", *argv).strip()
+
+    def writes(self) -> int:
+        """How many writes the writer of `replace_node_plugin` has done."""
+        done = self.kube.try_kubectl("exec", "app", "--", "cat", "/data/n").stdout.strip()
+        return int(done) if done else 0
+
+    @staticmethod
+    def wait(what: str, probe: Callable[[], Any]) -> Any:
+        """What `probe` returns once it is true."""
+        return progress.wait_until(what, probe, seconds=SLOW_MACHINE_S, interval=0.25)
+
+    def wait_bound(self, claim: str) -> None:
+        """Until the claim is Bound; what its events say if it never is."""
+        try:
+            self.wait(f"claim {claim} to be Bound", lambda: self.get("pvc", claim)["status"]["phase"] == "Bound")
+        except Exception:
+            progress.say(self.kube.kubectl("describe", "pvc", claim))
+            raise
+
+    def wait_running(self, pod: str) -> None:
+        """Until the pod runs; what its events say if it never does."""
+        try:
+            self.wait(f"pod {pod} to run", lambda: condition(self.get("pod", pod), "Ready") == "True")
+        except Exception:
+            progress.say(self.kube.kubectl("describe", "pod", pod))
+            raise
+
+    def is_rolled_out(self, workload: str) -> bool:
+        """Whether a Deployment or DaemonSet has all its pods ready, of its newest generation."""
+        status = self.get(workload, "-n", NAMESPACE)
+        now, spec = status["status"], status["spec"]
+        if status["kind"] == "Deployment":
+            ready, wanted = now.get("readyReplicas", 0), spec["replicas"]
+        else:
+            ready, wanted = now.get("numberReady", 0), max(1, now.get("desiredNumberScheduled", 0))
+        return bool(now.get("observedGeneration") == status["metadata"]["generation"] and ready == wanted)
+
+    def node_plugin(self) -> str:
+        """The name of the ready pod of the node plugin, or ''."""
+        pods = self.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=node")["items"]
+        alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        return str(alive[0]["metadata"]["name"]) if alive and condition(alive[0], "Ready") == "True" else ""
+
+    def failure_event(self, claim: str, word: str) -> str:
+        """The newest warning about `claim` whose message has `word`, or ''."""
+        events = self.get("events", "--field-selector", f"involvedObject.name={claim},type=Warning")["items"]
+        found = [event["message"] for event in events if word in event["message"]]
+        return str(found[-1]) if found else ""
+
+    def left_on_bricks(self, names: set[str]) -> list[str]:
+        """What of these PVs is still on any brick: directories, records, trash, limits."""
+        left = []
+        for host in self.hosts.names:
+            root = f"/bricks/{VOLUME}"
+            found = self.on(
+                host, "find", root, "-maxdepth", "4", "-not", "-path", f"{root}/.glusterfs*", "-name", "*pvc-*"
+            )
+            left += [f"{host}:{path}" for path in found.splitlines() if any(name in path for name in names)]
+            report = self.on(host, "xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks")
+            left += [f"{host}: {line}" for line in report.splitlines() if re.match(r"#\d+\s+\d+\s+\d+\s+[1-9]", line)]
+        return left
+
+
+STEPS: Final[tuple[tuple[str, Callable[[Story], str]], ...]] = (
+    ("three brick hosts, XFS with prjquota, a replica 3 volume", Story.brick_hosts),
+    ("Kubernetes: a node is Ready", Story.kubernetes),
+    ("the project's image, and kubectl apply -k manifests/", Story.install),
+    ("kadalu-quotad from its .deb on each brick host", Story.install_quotad),
+    ("kubectl create -f examples/storage-config.yaml: Ready", Story.storage),
+    ("a 64 MiB claim is Bound", Story.claim),
+    ("df in a pod says 64M, and 80 MiB stop at 64: ENOSPC", Story.write_to_the_limit),
+    ("kadalu-quotad status: enforced on each brick host", Story.status),
+    ("the node plugin is replaced while a pod writes", Story.replace_node_plugin),
+    ("quotad stopped on one host: the next claim waits, and says why", Story.pending),
+    ("quotad started: that claim becomes Bound by itself", Story.bound_by_itself),
+    ("claims deleted: nothing is left on any brick", Story.delete_claims),
+)
+"""Title and step, in order."""
+
+
+def condition(thing: dict[str, Any], kind: str) -> str:
+    """The status of condition `kind`: True, False, Unknown, or '' if it is not there."""
+    conditions = thing.get("status", {}).get("conditions", [])
+    return next((str(item["status"]) for item in conditions if item["type"] == kind), "")
+
+
+def claim_manifest(name: str, mebibytes: int | str, storage_class: str = STORAGE_CLASS) -> dict[str, Any]:
+    """A claim of `mebibytes` MiB."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": storage_class,
+            "resources": {"requests": {"storage": f"{mebibytes}Mi" if isinstance(mebibytes, int) else mebibytes}},
+        },
+    }
