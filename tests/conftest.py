@@ -19,9 +19,9 @@ ORDER = ("unit", "contract", "integration", "e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: the slow builds run beside them."""
+    """Fast tests first: the slow builds run beside them. The story before its failures, which use what it set up."""
     root = Path(__file__).parent
-    items.sort(key=lambda item: ORDER.index(item.path.relative_to(root).parts[0]))
+    items.sort(key=lambda item: (ORDER.index(item.path.relative_to(root).parts[0]), item.path.name != "test_story.py"))
 
 
 @pytest.fixture(scope="session")

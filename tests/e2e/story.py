@@ -1,7 +1,7 @@
 """The whole way once, as steps: `make demo` shows them, tests/e2e/test_story.py runs the same as tests.
 
-A step does something as a user or administrator would, waits until its effect is seen, asserts it, and returns one line of
-evidence. Steps build on each other, in order.
+A step does something as a user or administrator would, waits until its effect is seen, asserts it, and returns one line
+of evidence. Steps build on each other, in order.
 """
 
 from __future__ import annotations
@@ -32,8 +32,20 @@ class Story:
         self.hosts = hosts
         self.kube = kube
         self.pv = ""
+        self.done: list[str] = []
         self.broken = ""
         """The step that failed, if one did: those after it would only fail for its sake."""
+
+    def perform(self, step: Callable[[Story], str]) -> str:
+        """Does a step, and returns its evidence; does nothing if it was done before."""
+        assert not self.broken, f"an earlier step failed: {self.broken}"
+        if step.__name__ in self.done:
+            return ""
+        self.broken = step.__name__
+        evidence = step(self)
+        self.broken = ""
+        self.done.append(step.__name__)
+        return evidence
 
     # --- the steps ---
 
@@ -252,6 +264,9 @@ STEPS: Final[tuple[tuple[str, Callable[[Story], str]], ...]] = (
     ("claims deleted: nothing is left on any brick", Story.delete_claims),
 )
 """Title and step, in order."""
+
+SET_UP: Final = tuple(step for _, step in STEPS[:5])
+"""The steps after which claims can be made."""
 
 
 def condition(thing: dict[str, Any], kind: str) -> str:

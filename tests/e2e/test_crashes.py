@@ -1,0 +1,43 @@
+"""kill -9 in the middle: the claim still becomes Bound, once."""
+
+from __future__ import annotations
+
+from tests.e2e.story import VOLUME, Story, claim_manifest
+
+
+def test_a_controller_killed_while_a_claim_waits_serves_it_once(installed: Story) -> None:
+    installed.on("brick2", "systemctl", "stop", "kadalu-quotad")
+    try:
+        installed.kube.apply(claim_manifest("orphan", 8))
+        installed.wait("the claim to wait for brick2", lambda: installed.failure_event("orphan", "brick2"))
+        installed.kube.sandbox.run(["pkill", "-KILL", "-f", "kadalu-ext-csi controller"])
+    finally:
+        installed.on("brick2", "systemctl", "start", "kadalu-quotad")
+    installed.wait_bound("orphan")
+    assert_once(installed, ["orphan"])
+
+
+def test_claims_are_bound_once_though_a_quotad_is_killed_meanwhile(installed: Story) -> None:
+    names = [f"burst-{number}" for number in range(8)]
+    for name in names:
+        installed.kube.apply(claim_manifest(name, 4))
+    installed.on("brick3", "systemctl", "kill", "--signal=KILL", "kadalu-quotad")
+    for name in names:
+        installed.wait_bound(name)
+    # systemd starts a killed daemon again by itself: that is what its unit says
+    assert installed.on("brick3", "systemctl", "is-active", "kadalu-quotad") == "active"
+    assert_once(installed, names)
+
+
+def assert_once(story: Story, claims: list[str]) -> None:
+    """Each claim has one PV with one directory and one record on every brick; deletes the claims afterwards."""
+    pvs = {story.get("pvc", name)["spec"]["volumeName"] for name in claims}
+    assert len(pvs) == len(claims)
+    for host in story.hosts.names:
+        root = f"/bricks/{VOLUME}"
+        records = story.on(host, "ls", "-A", f"{root}/info/quota").split()
+        directories = story.on(host, "find", f"{root}/subvol", "-mindepth", "3", "-maxdepth", "3").splitlines()
+        assert sorted(records) == sorted(pvs), (host, records)
+        assert sorted(path.rpartition("/")[2] for path in directories) == sorted(pvs), (host, directories)
+    story.kube.kubectl("delete", "pvc", *claims)
+    story.wait("the bricks to be empty of them", lambda: not story.left_on_bricks(pvs))
