@@ -58,6 +58,10 @@ class HostUnreachableError(UnavailableError):
     """A host did not answer: refused, silent, or closed the connection. The message names host, port and why."""
 
 
+class HostSilentError(HostUnreachableError):
+    """A host neither answers nor refuses within the time that it was given: powered off, cut off, or hung."""
+
+
 class VolumeStoppedError(UnavailableError):
     """The volume exists but is not started."""
 

@@ -28,7 +28,7 @@ def encode(pairs: Mapping[str, bytes]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, bytes]:
-    """The pairs of a dictionary; no bytes at all, and a count of -1, are an empty one. What follows the pairs is ignored.
+    """The pairs of a dictionary; no bytes at all, and a count of -1, are an empty one. What follows them is ignored.
 
     Raises: WireError if it is cut short, a length is negative, or a key does not end where it should.
     """

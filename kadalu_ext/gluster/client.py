@@ -1,0 +1,134 @@
+"""glusterd on TCP port 24007: what it knows of volumes. Every call is bounded."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from kadalu_ext.errors import HostUnreachableError, NotFoundError, VolumeStoppedError, WireError
+from kadalu_ext.gluster import messages
+from kadalu_ext.gluster.connection import Connection
+from kadalu_ext.gluster.messages import Refused, VolumeInfo, VolumeStatus
+
+T = TypeVar("T")
+
+GLUSTERD_PORT: Final = 24007
+_ENOENT: Final = 2
+_STAGGER_S: Final = 0.2
+"""For how long a host is waited for before the next one is asked as well: many times what a live one takes."""
+
+
+class Glusterd:
+    """One glusterd. It connects at the first call; `timeout_s` bounds each call, connecting included.
+
+    Every call raises HostUnreachableError (HostSilentError if there was no answer in time) or WireError, both naming
+    host and port, besides what it says itself. Not for several threads at once.
+    """
+
+    def __init__(self, host: str, *, port: int = GLUSTERD_PORT, timeout_s: float = 2.0) -> None:
+        self.host = host
+        self._connection = Connection(host, port, server="glusterd")
+        self._timeout_s = timeout_s
+
+    def getspec(self, volume: str) -> str:
+        """The volume's client volfile, also of a stopped volume. Never log it: a volfile may hold passwords.
+
+        Raises: NotFoundError.
+        """
+        reply = messages.read_getspec_reply(self._call(messages.GETSPEC, messages.getspec_request(volume)))
+        if isinstance(reply, Refused):
+            raise self._refused(reply, volume)
+        return reply
+
+    def volume_id(self, volume: str) -> str:
+        """The volume's UUID. Raises: NotFoundError."""
+        reply = messages.read_get_volume_info_reply(
+            self._call(messages.GET_VOLUME_INFO, messages.get_volume_info_request(volume))
+        )
+        if isinstance(reply, Refused):
+            raise self._refused(reply, volume)
+        return reply
+
+    def volume_info(self, volume: str) -> VolumeInfo:
+        """The volume, started or not. Raises: NotFoundError."""
+        reply = messages.read_get_volume_reply(self._call(messages.GET_VOLUME, messages.get_volume_request(volume)))
+        if isinstance(reply, Refused):
+            raise self._refused(reply, volume)
+        return reply
+
+    def started_volume_info(self, volume: str) -> VolumeInfo:
+        """The volume. Raises: NotFoundError; VolumeStoppedError if it is not started."""
+        info = self.volume_info(volume)
+        if info.status is not VolumeStatus.STARTED:
+            raise VolumeStoppedError(
+                f"{self._connection}: the gluster volume {volume} is {info.status}, not started; "
+                f"start it: gluster volume start {volume}"
+            )
+        return info
+
+    def brick_port(self, path: str) -> int | None:
+        """The TCP port of this host's brick at `path`; None: no such brick, or it does not run."""
+        return messages.read_port_by_brick_reply(self._call(messages.PORTBYBRICK, messages.port_by_brick_request(path)))
+
+    def _call(self, procedure: messages.Procedure, args: bytes) -> bytes:
+        return self._connection.call(procedure, args, time.monotonic() + self._timeout_s)
+
+    def _refused(self, reply: Refused, volume: str) -> NotFoundError | WireError:
+        if reply.errno in (_ENOENT, messages.EG_NOVOL):
+            return NotFoundError(
+                f"{self._connection}: there is no gluster volume {volume}; see there: gluster volume list"
+            )
+        return WireError(
+            f"{self._connection}: volume {volume}: glusterd refused: errno {reply.errno} {reply.message}".rstrip()
+        )
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def first_answer(hosts: Iterable[str], call: Callable[[Glusterd], T], timeout_s: float = 2.0) -> T:
+    """What `call` returns or raises for the first host that answers.
+
+    The hosts are asked in their order, each a moment after the one before it or as soon as that failed, and side by
+    side. Only a host that cannot be reached or does not speak gluster is no answer: a NotFoundError is one.
+    `timeout_s` bounds each call to each host; the threads of those that lost end by it.
+
+    Raises: HostUnreachableError with each host and its reason if none answered; whatever `call` raised.
+    """
+    waiting = deque(dict.fromkeys(hosts))
+    asked: set[Future[T]] = set()
+    failures: list[HostUnreachableError | WireError] = []
+
+    def ask(host: str) -> T:
+        with Glusterd(host, timeout_s=timeout_s) as glusterd:
+            return call(glusterd)
+
+    executor = ThreadPoolExecutor(max_workers=max(1, len(waiting)), thread_name_prefix="first-answer")
+    try:
+        while waiting or asked:
+            if waiting:
+                asked.add(executor.submit(ask, waiting.popleft()))
+            for future in wait(asked, timeout=_STAGGER_S if waiting else None, return_when=FIRST_COMPLETED).done:
+                asked.remove(future)
+                try:
+                    return future.result()
+                except (HostUnreachableError, WireError) as error:
+                    failures.append(error)
+    finally:
+        executor.shutdown(wait=False)
+    if len(failures) == 1:
+        raise failures[0]
+    raise HostUnreachableError("no host answers: " + "; ".join(map(str, failures)))
