@@ -11,11 +11,11 @@ from pathlib import Path
 from . import paths, progress
 from .errors import BedError, CommandFailed, Unsuitable
 
+SANDBOX_PACKAGES = ("tini", "iproute2", "procps")
 BRICK_PACKAGES = (
+    *SANDBOX_PACKAGES,
     "user-mode-linux",
     "mmdebstrap",
-    "tini",
-    "iproute2",
     "openssh-client",
     "e2fsprogs",
     "xfsprogs",

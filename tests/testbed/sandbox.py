@@ -22,8 +22,12 @@ from .progress import wait_until
 
 BRIDGE = "br0"
 BRIDGE_ADDRESS = "10.77.0.1"
+BRIDGE_MAC = "02:00:0a:4d:00:01"
 NODE_ADDRESS = "10.88.0.1"
 BRICK_ADDRESSES = {f"brick{n}": f"10.77.0.{10 + n}" for n in (1, 2, 3)}
+
+INSIDE = "KADALU_EXT_TESTBED_INSIDE"
+"""Environment variable: the name of the sandbox that a process already runs in (`Sandbox.attach` then stays there)."""
 
 # `--kill-child`: the helper in between must not outlive, nor be outlived by, the first process.
 _UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
@@ -33,9 +37,10 @@ _INIT = ("tini", "-s", "--", "sleep", "infinity")
 class Sandbox:
     """A running sandbox.  Get one with `start` or `attach`."""
 
-    def __init__(self, name: str, pid: int) -> None:
+    def __init__(self, name: str, pid: int, *, inside: bool = False) -> None:
         self.name = name
         self.pid = pid
+        self.inside = inside
         self.run_dir = paths.run_dir(name)
         self.disk_dir = paths.disk_dir(name)
         self.log_dir = self.run_dir / "log"
@@ -76,7 +81,7 @@ class Sandbox:
             )
         try:
             self.pid = wait_until("the sandbox's first process", lambda: _first_process(outer), seconds=10)
-            self.save_state({"name": name, "pid": self.pid, "started": _start_time(self.pid)})
+            self.save_state({"name": name, "pid": self.pid, "started": _process_start(self.pid)})
             self._furnish()
         except BaseException:
             outer.kill()
@@ -87,14 +92,16 @@ class Sandbox:
 
     @classmethod
     def attach(cls, name: str) -> Sandbox:
-        """The running sandbox `name`.
+        """The running sandbox `name`, from outside or, where `INSIDE` says so, from inside it.
 
         Raises:
             NotRunning: there is none.
         """
+        if os.environ.get(INSIDE) == name:
+            return cls(name, 1, inside=True)
         state = read_state(name)
         # A process id is used again one day: only together with its start time does it name the process.
-        if not state or _start_time(state["pid"]) != state["started"]:
+        if not state or _process_start(state["pid"]) != state["started"]:
             raise NotRunning(f"{name!r} is not up: start it with 'python3 -m tests.testbed --name {name} up'")
         return cls(name, state["pid"])
 
@@ -107,14 +114,17 @@ class Sandbox:
         return read_state(self.name)
 
     def save_state(self, fields: Mapping[str, Any]) -> None:
-        """Add `fields` to the state, in one rename."""
+        """Add `fields` to the state, in one rename; writers of other fields may run at the same time."""
         path = self.run_dir / "state.json"
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({**read_state(self.name), **fields}, indent=1))
-        fresh.rename(path)
+        with paths.lock(path.with_suffix(".lock")):
+            fresh.write_text(json.dumps({**read_state(self.name), **fields}, indent=1))
+            fresh.rename(path)
 
     def enter_argv(self, *, cwd: str = "/") -> list[str]:
         """The words to put before a command so that it runs in the sandbox, in directory `cwd`."""
+        if self.inside:
+            return ["env", f"--chdir={cwd}"]
         return ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", f"--wdns={cwd}", "--"]
 
     def run(
@@ -154,14 +164,19 @@ class Sandbox:
             raise CommandFailed(argv, process.returncode, stdout + stderr)
         return subprocess.CompletedProcess(list(argv), process.returncode, stdout, stderr)
 
-    def popen(
-        self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def popen(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a daemon in the sandbox, its output appended to `log`.
 
         It lives until the sandbox ends, not until the caller does.  It is in a process group of its own, which is
         what signals must go to: ``os.killpg(process.pid, …)``.
         """
+        return self._spawn(argv, log, env)
+
+    def detach(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
+        """As `popen`, but as a child of the sandbox's init: the caller need not (and cannot) wait for its end."""
+        self._spawn(["setsid", "--fork", *argv], log, env).wait()
+
+    def _spawn(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
         with log.open("ab") as sink:
             return subprocess.Popen(
                 [*self.enter_argv(), *argv],
@@ -190,7 +205,8 @@ class Sandbox:
             ["mount", "--make-rshared", "/"],
             ["ip", "link", "set", "lo", "up"],
             ["ip", "address", "add", f"{NODE_ADDRESS}/32", "dev", "lo"],
-            ["ip", "link", "add", BRIDGE, "type", "bridge"],
+            # An address of its own: otherwise it is the lowest of its ports' and changes when one leaves.
+            ["ip", "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge"],
             ["ip", "address", "add", f"{BRIDGE_ADDRESS}/24", "dev", BRIDGE],
             ["ip", "link", "set", BRIDGE, "up"],
         ):
@@ -201,7 +217,7 @@ class Sandbox:
 def clear(name: str) -> None:
     """Kill sandbox `name` if it runs, and remove its state, disks and control groups; nothing to do is no error."""
     state = read_state(name)
-    if state and _start_time(state["pid"]) == state["started"]:
+    if state and _process_start(state["pid"]) == state["started"]:
         _kill(state["pid"])
     cgroups.remove(name)
     for directory in (paths.run_dir(name), paths.disk_dir(name)):
@@ -224,7 +240,7 @@ def start_time(stat: str) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
-def _start_time(pid: int) -> int | None:
+def _process_start(pid: int) -> int | None:
     try:
         return start_time(Path(f"/proc/{pid}/stat").read_text())
     except (FileNotFoundError, ProcessLookupError):
@@ -236,13 +252,10 @@ def _first_process(outer: subprocess.Popen[bytes]) -> int | None:
     if outer.poll() is not None:
         raise BedError(f"the sandbox ended at once with status {outer.returncode}: are namespaces forbidden here?")
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-    if not children:
-        return None
     try:
-        command = Path(f"/proc/{children[0]}/comm").read_text().strip()
-    except FileNotFoundError:
+        return int(children[0]) if children and Path(f"/proc/{children[0]}/comm").read_text() == "tini\n" else None
+    except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(children[0]) if command == _INIT[0] else None
 
 
 def _kill(pid: int) -> None:

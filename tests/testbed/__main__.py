@@ -1,0 +1,156 @@
+"""The testbed's commands: ``python3 -m tests.testbed --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import host, paths, progress, rootfs, sandbox, uml
+from .brickhosts import BrickHosts
+from .errors import BedError, NotRunning
+from .sandbox import Sandbox
+
+
+def main() -> int:
+    """Run one command; its exit status."""
+    options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    command: Callable[[argparse.Namespace], int] = options.call
+    try:
+        return command(options)
+    except BedError as error:
+        print(f"testbed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.testbed", description=__doc__)
+    parser.add_argument("--name", default="hands", type=paths.check_name, help="which instance (default: %(default)s)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start the instance, or what it lacks, and leave it running")
+    up.add_argument("--only", choices=["bricks", "kube"], help="only this half")
+    up.set_defaults(call=_up)
+
+    down = commands.add_parser("down", help="stop the instance and remove all it had; caches stay")
+    down.set_defaults(call=_down)
+
+    status = commands.add_parser("status", help="what runs, and how to reach it")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.set_defaults(call=_status)
+
+    execute = commands.add_parser("exec", help="run a command on a brick host: exec brick1 -- gluster volume info")
+    execute.add_argument("host")
+    execute.add_argument("argv", nargs="+", metavar="COMMAND")
+    execute.set_defaults(call=_exec)
+
+    run = commands.add_parser("run", help="run a command in the sandbox, in this directory: run -- ip address")
+    run.add_argument("argv", nargs="+", metavar="COMMAND")
+    run.set_defaults(call=_run)
+
+    build = commands.add_parser("build", help="install and build everything that is cached")
+    build.add_argument("--only", choices=["bricks", "kube"], help="only this half")
+    build.set_defaults(call=_build)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    host.preflight()
+    host.install(host.SANDBOX_PACKAGES)
+    _build(options)
+    bed, ours = _attach_or_start(options.name)
+    try:
+        if options.only != "kube" and not BrickHosts(bed).hosts:
+            BrickHosts(bed).start()
+        if options.only != "bricks":
+            from .kube import Kube
+
+            Kube(bed).start()
+    except BaseException:
+        if ours:
+            with progress.step("It did not come up: taking it down"):
+                bed.stop()
+        raise
+    progress.say(f"{options.name} is up: python3 -m tests.testbed --name {options.name} status")
+    return 0
+
+
+def _attach_or_start(name: str) -> tuple[Sandbox, bool]:
+    """The sandbox, and whether this call has started it."""
+    try:
+        return Sandbox.attach(name), False
+    except NotRunning:
+        return Sandbox.start(name, dies_with_parent=False), True
+
+
+def _down(options: argparse.Namespace) -> int:
+    # Also when it does not run: a killed one has left its disks.
+    sandbox.clear(options.name)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    try:
+        bed = Sandbox.attach(options.name)
+    except NotRunning as error:
+        if options.json:
+            print(json.dumps({"name": options.name, "running": False}))
+            return 1
+        raise BedError(str(error)) from None
+    status = {
+        "name": bed.name,
+        "running": True,
+        "namespace": {"pid": bed.pid, "enter": shlex.join(bed.enter_argv())},
+        "run_dir": str(bed.run_dir),
+        "log_dir": str(bed.log_dir),
+        "kubeconfig": bed.state().get("kubeconfig"),
+        **BrickHosts(bed).status(),
+    }
+    print(json.dumps(status, indent=2) if options.json else _table(status))
+    return 0
+
+
+def _table(status: dict[str, Any]) -> str:
+    lines = [f"{'instance':12}{status['name']}", f"{'logs':12}{status['log_dir']}"]
+    lines += [f"{'kubeconfig':12}{status['kubeconfig'] or '(no Kubernetes)'}"]
+    lines += [f"{'brick host':12}{h['name']}  {h['address']}  {h['state']}" for h in status["brick_hosts"]]
+    lines += [f"{'volume':12}{v['name']}  {v['kind']}  {v['status']}" for v in status["volumes"]]
+    return "\n".join(lines)
+
+
+def _exec(options: argparse.Namespace) -> int:
+    bed = Sandbox.attach(options.name)
+    brick_host = BrickHosts(bed).host(options.host)
+    terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    return _become([*bed.enter_argv(), *brick_host.ssh_argv(*terminal), shlex.join(options.argv)])
+
+
+def _run(options: argparse.Namespace) -> int:
+    bed = Sandbox.attach(options.name)
+    return _become([*bed.enter_argv(cwd=os.getcwd()), *options.argv])
+
+
+def _become(argv: list[str]) -> int:
+    """Be that command from here on: its terminal, its signals and its exit status are the caller's."""
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+def _build(options: argparse.Namespace) -> int:
+    if options.only != "kube":
+        host.install(host.BRICK_PACKAGES)
+        rootfs.image()
+        uml.environment()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""The brick hosts: real Debian installations in user-mode-linux guests, with systemd, glusterd and an XFS brick.
+
+They are ``brick1`` to ``brick3`` in the sandbox's network and in each other's eyes.  A brick host is a process here:
+killing it is a power cut, taking its tap out of the bridge is a cut network cable.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import progress, rootfs, uml, volumes
+from .errors import BedError, CommandFailed, Unmet
+from .sandbox import BRICK_ADDRESSES, BRIDGE, Sandbox
+
+BRICK_SIZE_BYTES = 8 << 30
+
+_BOOT_SECONDS = 180
+_SSH_FAILED = 255
+
+
+class BrickHost:
+    """One brick host, on or off."""
+
+    def __init__(self, sandbox: Sandbox, name: str) -> None:
+        self.name = name
+        self.address = BRICK_ADDRESSES[name]
+        self.log = sandbox.log_dir / f"{name}.log"
+        self._sandbox = sandbox
+        image = rootfs.image()
+        self._key = image.with_name("id_ed25519")
+        self._guest = uml.Guest(
+            name=name,
+            number=int(name.removeprefix("brick")),
+            address=self.address,
+            image=image,
+            cow=sandbox.disk_dir / f"{name}.cow",
+            brick=sandbox.disk_dir / f"{name}.img",
+            socket_dir=sandbox.run_dir / "uml",
+        )
+
+    @property
+    def state(self) -> str:
+        """``on``, ``off``, or ``cut`` (on, but its network is cut)."""
+        if self._process() is None:
+            return "off"
+        return "cut" if self._remembered().get("cut") else "on"
+
+    def run(
+        self, argv: Sequence[str], *, check: bool = True, timeout: float | None = 120, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `argv` on it as root over ssh (about 0.1 s, for the connection is kept).
+
+        Raises:
+            CommandFailed: it ended with another status than 0 (with `check`; 255 also means that ssh itself failed), or
+                not within `timeout` seconds; then it may still run.
+        """
+        done = self._sandbox.run([*self.ssh_argv(), shlex.join(argv)], check=False, timeout=timeout, input=input)
+        if check and done.returncode != 0:
+            raise CommandFailed([f"{self.name}:", *argv], done.returncode, done.stdout + done.stderr)
+        return subprocess.CompletedProcess(list(argv), done.returncode, done.stdout, done.stderr)
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy the file or directory `local` to path `remote` on it."""
+        target = f"root@{self.address}:{remote}"
+        self._sandbox.run(["scp", "-q", "-r", *self._ssh_options(), str(Path(local).absolute()), target], timeout=120)
+
+    def ssh_argv(self, *flags: str) -> list[str]:
+        """The words before a shell command line that run it on this host, from within the sandbox."""
+        return ["ssh", *flags, *self._ssh_options(), f"root@{self.address}"]
+
+    def install_disks(self) -> None:
+        """Give it an empty XFS brick and its tap: what happens once, before it is first switched on."""
+        with self._guest.brick.open("wb") as brick:
+            brick.truncate(BRICK_SIZE_BYTES)
+        self._sandbox.run(["mkfs.xfs", "-q", str(self._guest.brick)])
+        self._sandbox.run(["ip", "tuntap", "add", self._guest.tap, "mode", "tap"])
+        self._sandbox.run(["ip", "link", "set", self._guest.tap, "master", BRIDGE, "up"])
+        self._remember(cut=False)
+
+    def power_on(self) -> None:
+        """Boot it and wait until systemd has started everything, which does not mean that nothing failed.
+
+        Raises:
+            BedError: it is on, its network is cut, or it ended instead of booting.
+            Unmet: it does not answer in time.
+        """
+        if self.state != "off":
+            raise BedError(f"{self.name} is on already")
+        if self._remembered().get("cut"):
+            raise BedError(f"{self.name}'s network is cut: uncut it before it is switched on")
+        self._forget_connection()
+        self._guest.socket_dir.mkdir(exist_ok=True)
+        self._sandbox.detach(self._guest.argv(), log=self.log, env=uml.environment())
+        try:
+            progress.wait_until(f"{self.name} to be switched on", self._process, seconds=20)
+            progress.wait_until(f"{self.name} to boot", self._booted, seconds=_BOOT_SECONDS)
+        except Unmet as error:
+            raise Unmet(f"{error}; its console says:\n{progress.tail(self.log, 20)}") from None
+
+    def power_off(self) -> None:
+        """Cut its power: what it has not written to its disks is lost.  Nothing to do if it is off."""
+        pid = self._process()
+        if pid is None:
+            return
+        # The kernel made itself the leader of a group that holds its guest processes, which must not outlive it.
+        group = ["--", f"-{pid}"]
+        self._sandbox.run(["kill", "-KILL", *group], check=False)
+        progress.wait_until(
+            f"{self.name}'s processes to end",
+            lambda: self._sandbox.run(["kill", "-0", *group], check=False).returncode != 0,
+            seconds=30,
+        )
+        self._forget_connection()
+
+    def shut_down(self) -> None:
+        """Let systemd power it off in order.
+
+        Raises:
+            Unmet: it is still on after a minute and a half.
+        """
+        self.run(["systemctl", "--no-block", "poweroff"])
+        progress.wait_until(f"{self.name} to shut down", lambda: self._process() is None, seconds=90)
+        self._forget_connection()
+
+    def cut(self) -> None:
+        """Cut its network: it lives on, and packets to and from it vanish without an answer."""
+        # Without an entry the sandbox would say EHOSTUNREACH after three seconds, which silence does not.
+        entry = ["ip", "neighbour", "replace", self.address, "lladdr", self._guest.mac, "dev", BRIDGE]
+        self._sandbox.run([*entry, "nud", "permanent"])
+        # Setting the tap down instead would leave the guest's network dead for good.
+        self._sandbox.run(["ip", "link", "set", self._guest.tap, "nomaster"])
+        self._remember(cut=True)
+
+    def uncut(self) -> None:
+        """Undo `cut`; nothing to do is no error."""
+        self._sandbox.run(["ip", "link", "set", self._guest.tap, "master", BRIDGE])
+        self._sandbox.run(["ip", "neighbour", "delete", self.address, "dev", BRIDGE], check=False)
+        self._remember(cut=False)
+
+    def _ssh_options(self) -> list[str]:
+        options = {
+            "BatchMode": "yes",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "LogLevel": "ERROR",
+            "ConnectTimeout": "5",
+            "ControlMaster": "auto",
+            "ControlPersist": "yes",
+            "ControlPath": str(self._control_socket),
+        }
+        return ["-F", "none", "-i", str(self._key), *(f"-o{name}={value}" for name, value in options.items())]
+
+    @property
+    def _control_socket(self) -> Path:
+        return self._sandbox.run_dir / f"ssh-{self.name}"
+
+    def _forget_connection(self) -> None:
+        """Drop what belongs to one boot: the kept connection, on which commands would wait, and the kernel's pid."""
+        self._sandbox.run(["ssh", "-O", "exit", *self.ssh_argv()[1:]], check=False, timeout=10)
+        self._control_socket.unlink(missing_ok=True)
+        shutil.rmtree(self._guest.socket_dir / self.name, ignore_errors=True)
+
+    def _booted(self) -> bool:
+        if self._process() is None:
+            raise BedError(f"{self.name} ended while it booted; its console says:\n{progress.tail(self.log, 20)}")
+        try:
+            done = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=_BOOT_SECONDS)
+        except CommandFailed:
+            return False
+        return done.returncode != _SSH_FAILED and done.stdout.strip() in ("running", "degraded")
+
+    def _process(self) -> int | None:
+        """The process id of its kernel, as the sandbox sees it, if it is on."""
+        try:
+            pid = (self._guest.socket_dir / self.name / "pid").read_text().strip()
+        except FileNotFoundError:
+            return None
+        # The file outlives a killed kernel, and its number may be someone else's by now.
+        command = self._sandbox.run(["cat", f"/proc/{pid}/cmdline"], check=False).stdout.split("\0")
+        return int(pid) if f"umid={self.name}" in command else None
+
+    def _remembered(self) -> dict[str, Any]:
+        known = self._sandbox.state().get(self.name, {})
+        return known if isinstance(known, dict) else {}
+
+    def _remember(self, **fields: bool) -> None:
+        self._sandbox.save_state({self.name: {**self._remembered(), **fields}})
+
+
+class BrickHosts:
+    """The brick hosts of one sandbox, and the Gluster cluster that they form."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        known = sandbox.state()
+        self.hosts = [BrickHost(sandbox, name) for name in BRICK_ADDRESSES if name in known]
+
+    def start(self, n: int = 3) -> None:
+        """Install, boot and join `n` brick hosts.
+
+        Raises:
+            BedError: there are some already, or one does not come up.
+        """
+        if self.hosts:
+            raise BedError("this sandbox has brick hosts already")
+        rootfs.image()
+        uml.environment()
+        hosts = [BrickHost(self.sandbox, name) for name in list(BRICK_ADDRESSES)[:n]]
+        with progress.step(f"Brick hosts boot ({', '.join(host.name for host in hosts)})"):
+            for host in hosts:
+                host.install_disks()
+            self.hosts = hosts
+            self.together(BrickHost.power_on)
+        with progress.step("Gluster peers"):
+            self._join()
+
+    def host(self, name: str) -> BrickHost:
+        """The brick host `name`.
+
+        Raises:
+            BedError: there is none.
+        """
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise BedError(f"no brick host {name!r}: there are {', '.join(h.name for h in self.hosts) or 'none'}")
+
+    def together(self, action: Callable[[BrickHost], object]) -> None:
+        """Call ``action(host)`` for all hosts at the same time, and wait for all; the first error is raised."""
+        with ThreadPoolExecutor(len(self.hosts)) as pool:
+            for outcome in [pool.submit(action, host) for host in self.hosts]:
+                outcome.result()
+
+    def gluster(self, *words: str, timeout: float = 120) -> str:
+        """Run ``gluster WORDS`` on the first host that answers to commands; its standard output."""
+        return self._first_on().run(["gluster", "--mode=script", *words], timeout=timeout).stdout
+
+    def create_volume(
+        self, name: str, kind: str, bricks: Sequence[str] | None = None, *, start: bool = True
+    ) -> volumes.Volume:
+        """Create volume `name` with a brick on each host of `bricks` (all hosts, if not given), and start it.
+
+        For `kind` see `volumes.create_argv`.  A started volume has all its bricks online when this returns.
+        """
+        hosts = list(bricks) if bricks is not None else [host.name for host in self.hosts]
+        self._first_on().run(volumes.create_argv(name, kind, hosts))
+        if start:
+            self.start_volume(name)
+        return next(volume for volume in self.volumes() if volume.name == name)
+
+    def start_volume(self, name: str) -> None:
+        """Start volume `name` and wait until every brick of it is online."""
+        self.gluster("volume", "start", name)
+
+        def online() -> bool:
+            return not volumes.offline_bricks(self.gluster("volume", "status", name, "--xml"))
+
+        progress.wait_until(f"the bricks of {name} to be online", online, seconds=60)
+
+    def delete_volume(self, name: str) -> None:
+        """Stop volume `name`, delete it, and remove its bricks' contents, so that the name can be used again."""
+        volume = next((volume for volume in self.volumes() if volume.name == name), None)
+        if volume is None:
+            raise BedError(f"no volume {name!r} to delete")
+        if volume.status == "Started":
+            self.gluster("volume", "stop", name, "force")
+        self.gluster("volume", "delete", name)
+        for brick in volume.bricks:
+            host, _, path = brick.partition(":")
+            self.host(host).run(["rm", "-rf", "--one-file-system", path])
+
+    def volumes(self) -> list[volumes.Volume]:
+        """Every volume of the cluster."""
+        return volumes.parse_volumes(self.gluster("volume", "info", "--xml"))
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says of the brick hosts and volumes; no volumes if no host can be asked."""
+        hosts = [{"name": host.name, "address": host.address, "state": host.state} for host in self.hosts]
+        try:
+            known = self.volumes()
+        except BedError:
+            known = []
+        listed = [{"name": v.name, "kind": v.kind, "status": v.status, "bricks": list(v.bricks)} for v in known]
+        return {"brick_hosts": hosts, "volumes": listed}
+
+    def _first_on(self) -> BrickHost:
+        for host in self.hosts:
+            if host.state == "on":
+                return host
+        raise BedError("no brick host is on")
+
+    def _join(self) -> None:
+        for host in self.hosts:
+            if host.run(["systemctl", "is-active", "glusterd"], check=False).returncode != 0:
+                journal = host.run(["journalctl", "--no-pager", "-n", "20", "-u", "glusterd"], check=False).stdout
+                raise BedError(f"{host.name}: glusterd is not active:\n{journal}")
+        for host in self.hosts[1:]:
+            self.hosts[0].run(["gluster", "peer", "probe", host.name])
+        for host in self.hosts:
+            progress.wait_until(f"{host.name} to see all peers", lambda host=host: self._sees_all(host), seconds=60)  # type: ignore[misc]
+
+    def _sees_all(self, host: BrickHost) -> bool:
+        shown = host.run(["gluster", "pool", "list"], check=False).stdout
+        return volumes.connected_peers(shown) == len(self.hosts)
