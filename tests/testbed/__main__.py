@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import host, paths, progress, rootfs, sandbox, uml
+from . import gobuild, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
 from .brickhosts import BrickHosts
 from .errors import BedError, NotRunning
+from .kube import Kube
 from .sandbox import Sandbox
 
 
@@ -52,12 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("argv", nargs="+", metavar="COMMAND")
     execute.set_defaults(call=_exec)
 
+    kubectl = commands.add_parser("kubectl", help="as administrator, in this directory: kubectl get pods -A")
+    kubectl.add_argument("argv", nargs=argparse.REMAINDER, metavar="ARGS")
+    kubectl.set_defaults(call=_kubectl)
+
     run = commands.add_parser("run", help="run a command in the sandbox, in this directory: run -- ip address")
     run.add_argument("argv", nargs="+", metavar="COMMAND")
     run.set_defaults(call=_run)
 
     build = commands.add_parser("build", help="install and build everything that is cached")
-    build.add_argument("--only", choices=["bricks", "kube"], help="only this half")
+    build.add_argument("--only", choices=suite.PARTS, help="only this part")
     build.set_defaults(call=_build)
     return parser
 
@@ -65,14 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 def _up(options: argparse.Namespace) -> int:
     host.preflight()
     host.install(host.SANDBOX_PACKAGES)
-    _build(options)
+    for part in ("bricks", "kube"):
+        if options.only in (None, part):
+            _BUILDERS[part]()
     bed, ours = _attach_or_start(options.name)
     try:
         if options.only != "kube" and not BrickHosts(bed).hosts:
             BrickHosts(bed).start()
-        if options.only != "bricks":
-            from .kube import Kube
-
+        if options.only != "bricks" and not Kube(bed).running:
             Kube(bed).start()
     except BaseException:
         if ours:
@@ -133,6 +138,11 @@ def _exec(options: argparse.Namespace) -> int:
     return _become([*bed.enter_argv(), *brick_host.ssh_argv(*terminal), shlex.join(options.argv)])
 
 
+def _kubectl(options: argparse.Namespace) -> int:
+    bed = Sandbox.attach(options.name)
+    return _become([*bed.enter_argv(cwd=os.getcwd()), *Kube(bed).kubectl_argv(*options.argv)])
+
+
 def _run(options: argparse.Namespace) -> int:
     bed = Sandbox.attach(options.name)
     return _become([*bed.enter_argv(cwd=os.getcwd()), *options.argv])
@@ -145,11 +155,32 @@ def _become(argv: list[str]) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    if options.only != "kube":
-        host.install(host.BRICK_PACKAGES)
-        rootfs.image()
-        uml.environment()
-    return 0
+    failed = 0
+    for part in suite.PARTS if options.only is None else (options.only,):
+        try:
+            _BUILDERS[part]()
+        except BedError as error:
+            # A part that fails says so to whoever waits for it, and does not keep the others from being built.
+            print(f"testbed: {error}", file=sys.stderr)
+            suite.mark_built(options.name, part, str(error))
+            failed = 1
+        else:
+            suite.mark_built(options.name, part)
+    return failed
+
+
+def _build_bricks() -> None:
+    host.install(host.BRICK_PACKAGES)
+    rootfs.image()
+    uml.environment()
+
+
+def _build_project() -> None:
+    image.project()
+    gobuild.binaries()
+
+
+_BUILDERS: dict[str, Callable[[], object]] = {"bricks": _build_bricks, "kube": kube.build, "project": _build_project}
 
 
 if __name__ == "__main__":
