@@ -8,8 +8,8 @@ nowhere but to the API.  `down` is the sandbox's: nothing here needs stopping by
 from __future__ import annotations
 
 import json
+import re
 import secrets
-import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,10 +38,6 @@ _OVERLAID = ("/var/lib", "/var/log", "/run")
 _READY_SECONDS = 90
 
 
-# Daemons outlive the process that started them; it must not forget them either, or Python warns of each.
-_STARTED: list[subprocess.Popen[bytes]] = []
-
-
 def build() -> list[Path]:
     """Install and build what a Kubernetes is made of, minutes at the first time; return the images that it starts with.
 
@@ -60,7 +56,7 @@ class Kube:
         self.sandbox = sandbox
         self.layout = Layout(run=sandbox.run_dir / "kube", disk=sandbox.disk_dir / "kube")
         self._programs: dict[str, Path] = {}
-        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._daemons: dict[str, list[str]] = {}
 
     @property
     def kubeconfig(self) -> Path:
@@ -217,23 +213,24 @@ class Kube:
 
     def _daemon(self, argv: Sequence[str]) -> None:
         name = argv[0]
-        program = str(self._programs.get(name, name))
-        log = self.sandbox.log_dir / f"{name}.log"
-        self._daemons[name] = self.sandbox.popen([program, *argv[1:]], log=log)
-        _STARTED.append(self._daemons[name])
+        command = [str(self._programs.get(name, name)), *argv[1:]]
+        self.sandbox.detach(command, log=self._log(name))
+        self._daemons[name] = command
 
     def _wait(self, what: str, probe: Callable[[], bool]) -> None:
         """Wait for `probe`, but no longer than the daemons live."""
 
         def alive_and_true() -> bool:
-            for name, process in list(self._daemons.items()):
-                if process.poll() is not None:
-                    log = self.sandbox.log_dir / f"{name}.log"
-                    last = progress.tail(log, 5)
-                    raise BedError(f"{name} ended with status {process.returncode} (see {log}): {last}")
+            for name, command in list(self._daemons.items()):
+                if self.sandbox.run(["pgrep", "--full", "--", pattern(command)], check=False).returncode != 0:
+                    log = self._log(name)
+                    raise BedError(f"{name} has ended (see {log}): {progress.tail(log, 5)}")
             return probe()
 
         progress.wait_until(what, alive_and_true, seconds=_READY_SECONDS)
+
+    def _log(self, daemon: str) -> Path:
+        return self.sandbox.log_dir / f"{daemon}.log"
 
     def _node_ready(self) -> bool:
         """Whether the node is Ready and pods of namespace default have their service account."""
@@ -243,6 +240,11 @@ class Kube:
 
     def _try(self, *args: str) -> str:
         return self.sandbox.run(self.kubectl_argv(*args), check=False, timeout=20).stdout.strip()
+
+
+def pattern(command: Sequence[str]) -> str:
+    """What pgrep(1) finds the process of `command` by: the program and its first argument."""
+    return re.sub("[^A-Za-z0-9/=:]", ".", " ".join(command[:2]))
 
 
 def make_cgroups(hierarchies: Sequence[Path], group: str) -> None:
