@@ -7,7 +7,10 @@ of evidence. Steps build on each other, in order.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -31,6 +34,7 @@ class Story:
     def __init__(self, hosts: BrickHosts, kube: Kube) -> None:
         self.hosts = hosts
         self.kube = kube
+        self.names = [host.name for host in hosts.hosts]
         self.pv = ""
         self.done: list[str] = []
         self.broken = ""
@@ -50,10 +54,10 @@ class Story:
     # --- the steps ---
 
     def brick_hosts(self) -> str:
-        self.hosts.create_volume(VOLUME, "replica 3", self.hosts.names)
-        mounts = [self.on(name, "findmnt", "-no", "FSTYPE,OPTIONS", "/bricks") for name in self.hosts.names]
+        self.hosts.create_volume(VOLUME, "replica 3", self.names)
+        mounts = [self.on(name, "findmnt", "-no", "FSTYPE,OPTIONS", "/bricks") for name in self.names]
         assert all("xfs" in mount and "prjquota" in mount for mount in mounts), mounts
-        return f"{', '.join(self.hosts.names)}: xfs, prjquota; volume {VOLUME} started"
+        return f"{', '.join(self.names)}: xfs, prjquota; volume {VOLUME} started"
 
     def kubernetes(self) -> str:
         version = self.kube.kubectl("version", "-o", "json")
@@ -73,15 +77,15 @@ class Story:
 
     def install_quotad(self) -> str:
         package = deb.build()
-        for name in self.hosts.names:
+        for name in self.names:
             host = self.hosts.host(name)
             host.put(package, f"/tmp/{package.name}")
             host.run(["dpkg", "--install", f"/tmp/{package.name}"])
             host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input=f"{VOLUME}\n")
             host.run(["systemctl", "start", "kadalu-quotad"])
-        states = [self.on(name, "systemctl", "is-active", "kadalu-quotad") for name in self.hosts.names]
+        states = [self.on(name, "systemctl", "is-active", "kadalu-quotad") for name in self.names]
         assert states == ["active"] * len(states), states
-        return f"{package.name}: active on {', '.join(self.hosts.names)}"
+        return f"{package.name}: active on {', '.join(self.names)}"
 
     def storage(self) -> str:
         self.kube.kubectl("create", "-f", str(paths.REPOSITORY / "examples" / "storage-config.yaml"))
@@ -105,7 +109,7 @@ class Story:
         self.wait_running("app")
         size = self.in_pod("app", "df", "-m", "/data").splitlines()[-1].split()
         assert str(SIZE_MIB) in size, size
-        refused = self.kube.try_kubectl(
+        refused = self.try_kubectl(
             "exec", "app", "--", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=80", "conv=fsync"
         )
         assert refused.returncode != 0, "80 MiB were written to a PV of 64 MiB"
@@ -117,7 +121,7 @@ class Story:
 
     def status(self) -> str:
         shown = []
-        for name in self.hosts.names:
+        for name in self.names:
             line = next(line for line in self.on(name, "kadalu-quotad", "status").splitlines() if self.pv in line)
             assert "enforced" in line, line
             shown.append(f"{name}: {' '.join(line.split()[1:5])}")
@@ -131,7 +135,8 @@ class Story:
             " dd if=/dev/zero of=/data/w bs=256k count=1 conv=fsync 2>/dev/null || bad=$((bad+1));"
             " n=$((n+1)); echo $n > /data/n; done; echo writes=$n failed=$bad"
         )
-        writer = self.kube.popen_kubectl("exec", "app", "--", "sh", "-c", loop)
+        log = self.kube.sandbox.log_dir / "writer.log"
+        writer = self.kube.sandbox.popen(self.kube.kubectl_argv("exec", "app", "--", "sh", "-c", loop), log=log)
         try:
             self.wait("the writer to write", lambda: self.writes() > 0)
             self.kube.kubectl("delete", "pod", "-n", NAMESPACE, old)
@@ -139,19 +144,19 @@ class Story:
             after = self.writes()
             self.wait("writes to go on with the new node plugin", lambda: self.writes() > after)
             self.in_pod("app", "touch", "/data/stop")
-            output = writer.communicate(timeout=SLOW_MACHINE_S)[0]
+            writer.wait(timeout=SLOW_MACHINE_S)
         finally:
             if writer.poll() is None:
-                writer.kill()
-        match = re.search(r"writes=(\d+) failed=(\d+)", output)
-        assert match is not None, output
-        assert match[2] == "0", output
+                os.killpg(writer.pid, signal.SIGKILL)
+        match = re.search(r"writes=(\d+) failed=(\d+)", log.read_text())
+        assert match is not None, log.read_text()
+        assert match[2] == "0", log.read_text()
         self.in_pod("app", "rm", "/data/w", "/data/n", "/data/stop")
         return f"{match[1]} synced writes, {match[2]} failed, while pod {old} was deleted and replaced"
 
     def pending(self) -> str:
         self.on("brick2", "systemctl", "stop", "kadalu-quotad")
-        self.kube.apply(claim_manifest("second", SIZE_MIB))
+        self.apply(claim_manifest("second", SIZE_MIB))
         what = self.wait("an event that names brick2", lambda: self.failure_event("second", "brick2"))
         assert self.get("pvc", "second")["status"]["phase"] == "Pending"
         described = self.kube.kubectl("describe", "pvc", "second")
@@ -170,7 +175,7 @@ class Story:
         self.kube.kubectl("delete", "pvc", CLAIM, "second")
         self.wait("the PVs to be gone", lambda: not gone & {pv["metadata"]["name"] for pv in self.get("pv")["items"]})
         self.wait("the bricks to be empty of them", lambda: not self.left_on_bricks(gone))
-        return f"no directory, record, trash or limit of {len(gone)} PVs on any of {len(self.hosts.names)} bricks"
+        return f"no directory, record, trash or limit of {len(gone)} PVs on any of {len(self.names)} bricks"
 
     # --- what they are made of ---
 
@@ -183,13 +188,21 @@ class Story:
         answer: dict[str, Any] = json.loads(self.kube.kubectl("get", *argv, "-o", "json"))
         return answer
 
+    def try_kubectl(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """`kubectl …`, whatever its status."""
+        return self.kube.sandbox.run(self.kube.kubectl_argv(*argv), check=False, timeout=SLOW_MACHINE_S)
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        """`kubectl apply` of one object."""
+        self.kube.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+
     def in_pod(self, pod: str, *argv: str) -> str:
         """What `argv` prints in the pod."""
         return self.kube.kubectl("exec", pod, "--", *argv).strip()
 
     def writes(self) -> int:
         """How many writes the writer of `replace_node_plugin` has done."""
-        done = self.kube.try_kubectl("exec", "app", "--", "cat", "/data/n").stdout.strip()
+        done = self.try_kubectl("exec", "app", "--", "cat", "/data/n").stdout.strip()
         return int(done) if done else 0
 
     @staticmethod
@@ -238,7 +251,7 @@ class Story:
     def left_on_bricks(self, names: set[str]) -> list[str]:
         """What of these PVs is still on any brick: directories, records, trash, limits."""
         left = []
-        for host in self.hosts.names:
+        for host in self.names:
             root = f"/bricks/{VOLUME}"
             found = self.on(
                 host, "find", root, "-maxdepth", "4", "-not", "-path", f"{root}/.glusterfs*", "-name", "*pvc-*"

@@ -8,7 +8,7 @@ from tests.e2e.story import VOLUME, Story, claim_manifest
 def test_a_controller_killed_while_a_claim_waits_serves_it_once(installed: Story) -> None:
     installed.on("brick2", "systemctl", "stop", "kadalu-quotad")
     try:
-        installed.kube.apply(claim_manifest("orphan", 8))
+        installed.apply(claim_manifest("orphan", 8))
         installed.wait("the claim to wait for brick2", lambda: installed.failure_event("orphan", "brick2"))
         installed.kube.sandbox.run(["pkill", "-KILL", "-f", "kadalu-ext-csi controller"])
     finally:
@@ -20,7 +20,7 @@ def test_a_controller_killed_while_a_claim_waits_serves_it_once(installed: Story
 def test_claims_are_bound_once_though_a_quotad_is_killed_meanwhile(installed: Story) -> None:
     names = [f"burst-{number}" for number in range(8)]
     for name in names:
-        installed.kube.apply(claim_manifest(name, 4))
+        installed.apply(claim_manifest(name, 4))
     installed.on("brick3", "systemctl", "kill", "--signal=KILL", "kadalu-quotad")
     for name in names:
         installed.wait_bound(name)
@@ -33,7 +33,7 @@ def assert_once(story: Story, claims: list[str]) -> None:
     """Each claim has one PV with one directory and one record on every brick; deletes the claims afterwards."""
     pvs = {story.get("pvc", name)["spec"]["volumeName"] for name in claims}
     assert len(pvs) == len(claims)
-    for host in story.hosts.names:
+    for host in story.names:
         root = f"/bricks/{VOLUME}"
         records = story.on(host, "ls", "-A", f"{root}/info/quota").split()
         directories = story.on(host, "find", f"{root}/subvol", "-mindepth", "3", "-maxdepth", "3").splitlines()

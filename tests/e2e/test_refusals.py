@@ -17,8 +17,8 @@ SILENT = "10.77.0.50"
 @pytest.fixture(scope="module", autouse=True)
 def volumes(installed: Story, brick_hosts: BrickHosts) -> Iterator[None]:
     """A distributed volume, a stopped one, and a silent address."""
-    brick_hosts.create_volume("spread", "distribute", brick_hosts.names[:2])
-    brick_hosts.create_volume("halted", "replica 3", brick_hosts.names, start=False)
+    brick_hosts.create_volume("spread", "distribute", installed.names[:2])
+    brick_hosts.create_volume("halted", "replica 3", installed.names, start=False)
     # A permanent neighbour that does not exist: no ARP answer that could say "unreachable".
     neighbour = ["ip", "neighbour", "replace", SILENT, "lladdr", "02:00:00:00:00:01", "dev", "br0", "nud", "permanent"]
     installed.kube.sandbox.run(neighbour)
@@ -52,7 +52,7 @@ def storage(name: str, **details: Any) -> dict[str, Any]:
 def test_a_storage_that_cannot_work_says_what_to_do(
     installed: Story, details: dict[str, Any], condition: str, words: list[str]
 ) -> None:
-    installed.kube.apply(storage("bad", **details))
+    installed.apply(storage("bad", **details))
     try:
         conditions = installed.wait(
             "conditions", lambda: installed.get("kds", "bad").get("status", {}).get("conditions")
@@ -68,7 +68,7 @@ def test_a_storage_that_cannot_work_says_what_to_do(
 
 
 def test_a_claim_that_the_volume_cannot_hold_is_refused_with_the_figures(installed: Story) -> None:
-    installed.kube.apply(claim_manifest("huge", "1Ti", STORAGE_CLASS))
+    installed.apply(claim_manifest("huge", "1Ti", STORAGE_CLASS))
     try:
         event = installed.wait("an event", lambda: installed.failure_event("huge", "1 TiB"))
         assert "GiB" in event, event

@@ -64,6 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="install and build everything that is cached")
     build.add_argument("--only", choices=suite.PARTS, help="only this part")
     build.set_defaults(call=_build)
+
+    test = commands.add_parser("test", help="pytest, in a sandbox that ends with it: test [ARGUMENTS of pytest]")
+    test.add_argument("argv", nargs=argparse.REMAINDER, metavar="ARGS")
+    test.set_defaults(call=lambda options: suite.run_inside("test", [sys.executable, "-m", "pytest", *options.argv]))
+
+    for name, what in (("demo", "the whole way once, step by step"), ("bench", "a table of ratios")):
+        shown = commands.add_parser(name, help=what)
+        module = {"demo": "tests.testbed.demo", "bench": "benchmarks"}[name]
+        shown.set_defaults(call=lambda _, n=name, m=module: suite.run_inside(n, [sys.executable, "-m", m]))
     return parser
 
 
