@@ -78,6 +78,10 @@ class MounterError(UnavailableError):
     """The mounter could not mount a storage, or is not there."""
 
 
+class KubernetesError(UnavailableError):
+    """The Kubernetes API did not answer, or refused. The message says what was asked of it."""
+
+
 class InProgressError(KadaluExtError):
     """An earlier call for the same volume is still at work."""
 

@@ -1,0 +1,1 @@
+"""The operator: KadaluStorage objects in, StorageClass, ConfigMap entry, conditions and events out."""

@@ -1,0 +1,156 @@
+"""What plan.py reads and what it asks for, as plain values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kadalu_ext.errors import KadaluExtError
+from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.operator.reasons import Reason, reason_of
+from kadalu_ext.operator.render import Manifest
+from kadalu_ext.operator.spec import StorageSpec
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A KadaluStorage as the API server has it."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: object
+    status: Mapping[str, Any]
+    deleting: bool = False
+
+    @property
+    def owner(self) -> str:
+        """What an annotation of its StorageClass says."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Existing:
+    """What is there already under a storage's name.
+
+    storage_class: None if there is none. config_entry: None if there is none.
+    owner_lives: whether the KadaluStorage that the StorageClass names as its owner is there.
+    pvs: names of the PVs of this storage, sorted; empty where nobody needed to know.
+    """
+
+    storage_class: Mapping[str, Any] | None = None
+    config_entry: str | None = None
+    owner_lives: bool = True
+    pvs: tuple[str, ...] = ()
+
+    def annotation(self, key: str) -> str | None:
+        """An annotation of the StorageClass."""
+        annotations = (self.storage_class or {}).get("metadata", {}).get("annotations") or {}
+        value = annotations.get(key)
+        return None if value is None else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usable:
+    """What is asked for can be had: the gluster volume, as its glusterd describes it."""
+
+    spec: StorageSpec
+    volume_id: str
+    geometry: Geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why a storage is not usable.
+
+    details: what is wrong, and where. volume: the gluster volume that is asked for, if known.
+    """
+
+    reason: Reason
+    details: str
+    volume: str | None = None
+
+    @classmethod
+    def of(cls, error: KadaluExtError, *, volume: str | None = None) -> Problem:
+        """The problem that an error is."""
+        return cls(reason=reason_of(error), details=str(error), volume=volume)
+
+    @property
+    def message(self) -> str:
+        """Details, and what to do."""
+        if not self.reason.remedy:
+            return self.details
+        return f"{self.details}{'' if self.details.endswith(('.', '?')) else '.'} {self.reason.remedy}"
+
+
+# --- what is to be done ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateStorageClass:
+    """Fails if there is one of that name."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaceStorageClass:
+    """Delete the one with `uid`, and create this: parameters cannot be changed."""
+
+    uid: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchStorageClass:
+    """What may be changed in place: a merge patch."""
+
+    name: str
+    patch: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteStorageClass:
+    """Only the one with `uid`."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetEntry:
+    """The storage's entry in the ConfigMap; None removes it."""
+
+    key: str
+    text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchStatus:
+    """A merge patch of the KadaluStorage's status."""
+
+    namespace: str
+    name: str
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostEvent:
+    """An event about the KadaluStorage."""
+
+    manifest: Manifest
+
+
+Action = (
+    CreateStorageClass
+    | ReplaceStorageClass
+    | PatchStorageClass
+    | DeleteStorageClass
+    | SetEntry
+    | PatchStatus
+    | PostEvent
+)

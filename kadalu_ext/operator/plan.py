@@ -1,0 +1,157 @@
+"""What is asked for, what was seen and what is there, to what must be done. Pure.
+
+Who calls goes three steps, so that nobody is asked what does not matter for the answer:
+
+    accept()            the CR alone, and who has its name  → a StorageSpec, or a Problem
+    observe.observe()   the gluster volume                  → Usable, or a Problem
+    plan()              everything                          → actions, in the order in which they are to be done
+
+A StorageClass is made when its storage is wholly usable. It is the lock on the storage's name: made first, removed
+last. docs/adr/0003 says what becomes of it when the storage is no longer usable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.operator import render
+from kadalu_ext.operator.actions import (
+    Action,
+    CreateStorageClass,
+    DeleteStorageClass,
+    Existing,
+    PatchStorageClass,
+    Problem,
+    ReplaceStorageClass,
+    Resource,
+    SetEntry,
+    Usable,
+)
+from kadalu_ext.operator.reasons import Reason
+from kadalu_ext.operator.report import report
+from kadalu_ext.operator.spec import StorageSpec, not_served, parse_spec
+from kadalu_ext.storage import PROVISIONER, StorageName, storage_class_name
+
+_LISTED_PVS: Final = 10
+_IMMUTABLE: Final = ("provisioner", "parameters", "reclaimPolicy", "volumeBindingMode")
+
+
+def accept(resource: Resource, existing: Existing) -> StorageSpec | Problem:
+    """What the CR asks for, if that can be served at all."""
+    try:
+        spec = parse_spec(resource.name, resource.spec)
+    except InvalidInputError as error:
+        return Problem(reason=Reason.INVALID_SPEC, details=str(error))
+    unserved = not_served(spec)
+    if unserved is not None:
+        return Problem(reason=Reason.NOT_SUPPORTED_YET, details=unserved, volume=spec.storage.volume)
+    taken = _taken(resource, existing)
+    if taken is not None:
+        return Problem(reason=Reason.NAME_TAKEN, details=taken, volume=spec.storage.volume)
+    return spec
+
+
+def needs_pvs(outcome: Usable | Problem, existing: Existing) -> bool:
+    """Whether plan() must know the storage's PVs: where its StorageClass may have to go, or to point elsewhere."""
+    if existing.storage_class is None:
+        return False
+    if isinstance(outcome, Problem):
+        return outcome.reason.lasting
+    return existing.annotation(render.VOLUME_ID) != outcome.volume_id
+
+
+def plan(resource: Resource, outcome: Usable | Problem, existing: Existing, *, now: str) -> list[Action]:
+    """What must be done, in order; nothing if all is as it should be. now: RFC 3339, for what changes."""
+    outcome = _changed(outcome, existing) or outcome
+    if isinstance(outcome, Usable):
+        return _ensure(resource, outcome, existing) + report(resource, outcome, now=now)
+    if outcome.reason.lasting and not existing.pvs:
+        return _withdraw(resource, existing) + report(resource, outcome, now=now)
+    return report(resource, outcome, now=now)
+
+
+def plan_removal(resource: Resource, existing: Existing, *, now: str) -> tuple[list[Action], bool]:
+    """What must be done for a KadaluStorage that is being deleted, and whether it may go after that.
+
+    As long as its PVs are there it stays, and with it all that they need. Nothing on the volume is touched.
+    """
+    if _taken(resource, existing) is not None:
+        return [], True
+    if existing.pvs:
+        count = len(existing.pvs)
+        shown = ", ".join(existing.pvs[:_LISTED_PVS]) + (f" and {count - _LISTED_PVS} more" * (count > _LISTED_PVS))
+        held = Problem(reason=Reason.HELD_BY_VOLUMES, details=f"its deletion waits for {count} of its PVs: {shown}")
+        return report(resource, held, now=now), False
+    return _withdraw(resource, existing), True
+
+
+def _taken(resource: Resource, existing: Existing) -> str | None:
+    if existing.storage_class is None:
+        return None
+    owner = existing.annotation(render.OWNER)
+    name = storage_class_name(StorageName(resource.name))
+    if owner is None or existing.storage_class.get("provisioner") != PROVISIONER:
+        return f"metadata.name: there is a StorageClass {name} that this operator did not make"
+    if owner != resource.owner and existing.owner_lives:
+        return (
+            f"metadata.name: StorageClass {name} belongs to the KadaluStorage {owner}, and a storage's name must be "
+            "the only one in the whole cluster"
+        )
+    return None
+
+
+def _changed(outcome: Usable | Problem, existing: Existing) -> Problem | None:
+    """Under PVs the volume stays what it is, or they would all at once be somewhere else."""
+    earlier = existing.annotation(render.VOLUME_ID)
+    if isinstance(outcome, Problem) or not existing.pvs or earlier in (None, outcome.volume_id):
+        return None
+    storage = outcome.spec.storage
+    return Problem(
+        reason=Reason.VOLUME_CHANGED,
+        details=(
+            f"volume {storage.volume} of {', '.join(storage.hosts)} has the id {outcome.volume_id}, but the "
+            f"{len(existing.pvs)} PVs of this storage are on the volume with the id {earlier}"
+        ),
+        volume=storage.volume,
+    )
+
+
+def _ensure(resource: Resource, usable: Usable, existing: Existing) -> list[Action]:
+    wanted = render.storage_class(usable.spec, owner=resource.owner, volume_id=usable.volume_id)
+    actions = _ensure_class(wanted, existing.storage_class)
+    entry = render.config_entry(usable.spec)
+    if existing.config_entry != entry:
+        actions.append(SetEntry(key=render.config_key(usable.spec.storage.name), text=entry))
+    return actions
+
+
+def _ensure_class(wanted: render.Manifest, found: Mapping[str, Any] | None) -> list[Action]:
+    if found is None:
+        return [CreateStorageClass(manifest=wanted)]
+    metadata = {
+        key: {**(found["metadata"].get(key) or {}), **wanted["metadata"][key]} for key in ("labels", "annotations")
+    }  # what others wrote there stays: is-default-class, for one
+    if any(found.get(key) != wanted[key] for key in _IMMUTABLE):
+        manifest = {**wanted, "metadata": {**wanted["metadata"], **metadata}}
+        return [ReplaceStorageClass(uid=found["metadata"]["uid"], manifest=manifest)]
+    expansion = wanted["allowVolumeExpansion"]
+    same = bool(found.get("allowVolumeExpansion")) == expansion
+    if same and all(found["metadata"].get(key) == value for key, value in metadata.items()):
+        return []
+    patch = {"metadata": metadata, "allowVolumeExpansion": expansion}
+    return [PatchStorageClass(name=wanted["metadata"]["name"], patch=patch)]
+
+
+def _withdraw(resource: Resource, existing: Existing) -> list[Action]:
+    """All that was made for the storage; what is another's stays."""
+    if _taken(resource, existing) is not None:
+        return []
+    actions: list[Action] = []
+    if existing.config_entry is not None:
+        actions.append(SetEntry(key=render.config_key(StorageName(resource.name)), text=None))
+    if existing.storage_class is not None:
+        metadata = existing.storage_class["metadata"]
+        actions.append(DeleteStorageClass(name=metadata["name"], uid=metadata["uid"]))
+    return actions

@@ -1,0 +1,131 @@
+"""The reasons that a KadaluStorage's conditions and events can have, each with its remedy. Pure.
+
+docs/troubleshooting.md has a section for each; a test checks that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from kadalu_ext import errors
+
+
+class Condition(StrEnum):
+    """What is asked of a storage, in the order in which it is answered; what fails leaves the later ones Unknown."""
+
+    ACCEPTED = "Accepted"
+    REACHABLE = "Reachable"
+    SUPPORTED = "Supported"
+    QUOTA_ENFORCED = "QuotaEnforced"
+    READY = "Ready"
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is: its `reason`, and that of the event that tells of its change."""
+
+    VALID = "Valid"
+    GLUSTERD_ANSWERS = "GlusterdAnswers"
+    VOLUME_USABLE = "VolumeUsable"
+    STORAGE_READY = "StorageReady"
+
+    NOT_CHECKED = "NotChecked"
+    NOT_MEASURED = "NotMeasured"
+
+    INVALID_SPEC = "InvalidSpec"
+    NOT_SUPPORTED_YET = "NotSupportedYet"
+    NAME_TAKEN = "NameTaken"
+    VOLUME_CHANGED = "VolumeChanged"
+    HOST_UNREACHABLE = "HostUnreachable"
+    UNEXPECTED_ANSWER = "UnexpectedAnswer"
+    VOLUME_NOT_FOUND = "VolumeNotFound"
+    VOLUME_STOPPED = "VolumeStopped"
+    UNSUPPORTED_VOLUME = "UnsupportedVolume"
+    NOT_APPLIED = "NotApplied"
+    HELD_BY_VOLUMES = "HeldByVolumes"
+
+    @property
+    def remedy(self) -> str:
+        """What to do, as a sentence to follow the details; empty where the details say it, or nothing is wrong."""
+        return _REMEDIES.get(self, "")
+
+    @property
+    def condition(self) -> Condition:
+        """The condition that is False for this reason (Ready then is, too, for the same reason)."""
+        return _CONDITIONS.get(self, Condition.READY)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it stays so until somebody changes something: no outage that passes by itself."""
+        return self in _LASTING
+
+
+_REMEDIES: Final[Mapping[Reason, str]] = {
+    Reason.NOT_CHECKED: "See the condition that is False.",
+    Reason.NOT_MEASURED: "Nothing to do: a claim becomes Bound only after every brick was seen to enforce its size.",
+    Reason.NAME_TAKEN: "Give this KadaluStorage another name, or delete what has the name.",
+    Reason.VOLUME_CHANGED: (
+        "Put the earlier volume's name and hosts back, or delete these PVs first; "
+        "for another volume make a KadaluStorage of another name."
+    ),
+    Reason.HOST_UNREACHABLE: (
+        "Check on each host that glusterd runs (systemctl status glusterd), that its name resolves inside the cluster, "
+        "and that no firewall keeps the cluster's nodes from TCP port 24007."
+    ),
+    Reason.UNEXPECTED_ANSWER: (
+        "Check that what listens on TCP port 24007 is glusterd, and that its management is not encrypted "
+        "(/var/lib/glusterd/secure-access): TLS is not supported yet."
+    ),
+    Reason.NOT_APPLIED: (
+        "Check the operator's rights (kubectl apply -k manifests/ restores them), admission webhooks and policies."
+    ),
+    Reason.HELD_BY_VOLUMES: (
+        "Delete their claims, and PVs that are Released: the storage then goes by itself. Until then all of them work."
+    ),
+}
+"""Of reasons whose details do not say it themselves, as the messages of errors.py do."""
+
+_CONDITIONS: Final[Mapping[Reason, Condition]] = {
+    Reason.INVALID_SPEC: Condition.ACCEPTED,
+    Reason.NOT_SUPPORTED_YET: Condition.ACCEPTED,
+    Reason.NAME_TAKEN: Condition.ACCEPTED,
+    Reason.VOLUME_CHANGED: Condition.ACCEPTED,
+    Reason.HOST_UNREACHABLE: Condition.REACHABLE,
+    Reason.UNEXPECTED_ANSWER: Condition.REACHABLE,
+    Reason.VOLUME_NOT_FOUND: Condition.SUPPORTED,
+    Reason.VOLUME_STOPPED: Condition.SUPPORTED,
+    Reason.UNSUPPORTED_VOLUME: Condition.SUPPORTED,
+}
+
+_LASTING: Final = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.NOT_SUPPORTED_YET,
+        Reason.NAME_TAKEN,
+        Reason.VOLUME_CHANGED,
+        Reason.VOLUME_NOT_FOUND,
+        Reason.UNSUPPORTED_VOLUME,
+    }
+)
+
+_OF_ERRORS: Final[Mapping[type[errors.KadaluExtError], Reason]] = {
+    errors.InvalidInputError: Reason.INVALID_SPEC,
+    errors.ConflictError: Reason.NAME_TAKEN,
+    errors.UnavailableError: Reason.HOST_UNREACHABLE,
+    errors.WireError: Reason.UNEXPECTED_ANSWER,
+    errors.VolfileError: Reason.UNEXPECTED_ANSWER,
+    errors.NotFoundError: Reason.VOLUME_NOT_FOUND,
+    errors.VolumeStoppedError: Reason.VOLUME_STOPPED,
+    errors.UnsupportedVolumeError: Reason.UNSUPPORTED_VOLUME,
+    errors.KubernetesError: Reason.NOT_APPLIED,
+}
+"""The one table. A class stands for its subclasses, unless they have a row of their own."""
+
+
+def reason_of(error: errors.KadaluExtError) -> Reason:
+    """The reason that an error is: its nearest ancestor's row; UNEXPECTED_ANSWER for what is nowhere in the table."""
+    for cls in type(error).__mro__:
+        if cls in _OF_ERRORS:
+            return _OF_ERRORS[cls]
+    return Reason.UNEXPECTED_ANSWER

@@ -1,0 +1,74 @@
+"""The objects that the operator makes. Pure: manifests as the API server takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kadalu_ext.operator.spec import StorageSpec
+from kadalu_ext.storage import PROVISIONER, StorageName, storage_class_name, to_json, to_parameters
+
+Manifest = Mapping[str, Any]
+
+OWNER: Final = "kadalu.external/owner"
+"""Annotation of a StorageClass: `<namespace>/<name>` of the KadaluStorage that it was made for."""
+
+VOLUME_ID: Final = "kadalu.external/volume-id"
+"""Annotation of a StorageClass: the UUID of the gluster volume on which its PVs are."""
+
+LABELS: Final = {"app.kubernetes.io/managed-by": "kadalu-ext-operator", "app.kubernetes.io/part-of": "kadalu-ext"}
+
+
+def storage_class(spec: StorageSpec, *, owner: str, volume_id: str) -> Manifest:
+    """The StorageClass of a storage.
+
+    allowVolumeExpansion is off as long as the CSI driver does not announce expansion: a claim would wait for ever.
+    """
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": storage_class_name(spec.storage.name),
+            "labels": dict(LABELS),
+            "annotations": {OWNER: owner, VOLUME_ID: volume_id},
+        },
+        "provisioner": PROVISIONER,
+        "parameters": to_parameters(spec.storage),
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "Immediate",
+        "allowVolumeExpansion": False,
+    }
+
+
+def config_key(name: StorageName) -> str:
+    """The storage's key in the ConfigMap: a file `<storage>.json` in the CSI pods."""
+    return f"{name}.json"
+
+
+def config_entry(spec: StorageSpec) -> str:
+    """The storage's entry in the ConfigMap."""
+    return to_json(spec.storage)
+
+
+def event(*, namespace: str, name: str, uid: str, warning: bool, reason: str, message: str, at: str) -> Manifest:
+    """An event about a KadaluStorage; `at` is RFC 3339. The API server takes at most 1024 bytes of message."""
+    raw = message.encode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{name}.", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": "kadalu-operator.storage/v1alpha1",
+            "kind": "KadaluStorage",
+            "namespace": namespace,
+            "name": name,
+            "uid": uid,
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message if len(raw) <= 1024 else raw[:1020].decode(errors="ignore") + "…",
+        "source": {"component": "kadalu-ext-operator"},
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }

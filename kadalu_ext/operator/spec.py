@@ -1,0 +1,342 @@
+"""A KadaluStorage's spec to one frozen object. Pure; the only place that knows how users spell it.
+
+Every spelling that is in users' files is folded into one here, and nowhere else: letters' case and `-` for `_` in the
+names of fields, `details` as a list or an object, hosts as a list or a comma string, options as a comma string or a
+map, the three ways to say whether a volume is shared by PVs. What is unknown or contradictory is refused with the
+path of the field, what is allowed, and an example: nothing is ever silently passed over.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv6Address
+from typing import Final, NoReturn, TypeVar
+
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.operator.options import parse_options
+from kadalu_ext.storage import Storage, check_host, check_storage_name, check_volume_name
+
+MAX_HOSTS: Final = 64
+
+_ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
+
+
+class ReclaimPolicy(StrEnum):
+    """What becomes of a PV's data when its claim is deleted."""
+
+    DELETE = "delete"
+    ARCHIVE = "archive"
+    RETAIN = "retain"
+
+
+class Quota(StrEnum):
+    """Whether a PV may be Bound before every brick enforces its size."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSpec:
+    """What a KadaluStorage asks for, whole and normalised.
+
+    native: True if PVs are directories of the volume (Kadalu's format); False if the whole volume is one PV.
+    overcommit: what may be promised to PVs, as a multiple of the volume's size.
+    tls_secret: name of the Secret with the client's certificate, or None for plain connections.
+    """
+
+    storage: Storage
+    reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
+    native: bool = True
+    quota: Quota = Quota.REQUIRED
+    overcommit: float = 1.0
+    tls_secret: str | None = None
+    mount_options: tuple[str, ...] = ()
+
+
+_SPEC_FIELDS: Final = (
+    "type", "details", "pvReclaimPolicy", "kadalu-format", "single_pv_per_pool", "quota", "overcommit", "tls",
+    "mountOptions",
+)  # fmt: skip
+_DETAIL_FIELDS: Final = (
+    "gluster_node", "gluster_host", "gluster_nodes", "gluster_hosts", "gluster_backup_nodes", "gluster_volname",
+    "gluster_options",
+)  # fmt: skip
+_HOST_FIELDS: Final = _DETAIL_FIELDS[:5]
+"""In the order in which their hosts are asked."""
+
+_WITHOUT_MEANING: Final = {
+    "tolerations": "it is of Kadalu's server pods, which an External storage has none of; remove it",
+    "volume_id": "an External volume is found by its name (gluster_volname); remove it",
+    "storage": "it is of volumes that Kadalu makes itself; an External storage names its volume in details; remove it",
+}
+"""Fields of Kadalu's CRs that say nothing about an External storage."""
+
+_EXAMPLE: Final = "details: [{gluster_node: node1, gluster_volname: volume_name}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NotServed:
+    field: str
+    asked: Callable[[StorageSpec], bool]
+    what: str
+    instead: str
+
+
+NOT_SERVED: Final = (
+    _NotServed(
+        field="spec.kadalu-format",
+        asked=lambda spec: not spec.native,
+        what="one PV for a whole volume",
+        instead="remove the field, and PVs are directories of the volume",
+    ),
+    _NotServed(
+        field="spec.quota",
+        asked=lambda spec: spec.quota is not Quota.REQUIRED,
+        what="PVs without enforced sizes",
+        instead="remove the field, or write quota: required",
+    ),
+    _NotServed(
+        field="spec.overcommit",
+        asked=lambda spec: spec.overcommit != 1.0,
+        what="promising more or less than the volume holds",
+        instead="remove the field, or write overcommit: 1.0",
+    ),
+    _NotServed(
+        field="spec.tls",
+        asked=lambda spec: spec.tls_secret is not None,
+        what="TLS to the gluster cluster",
+        instead="remove the field if the cluster takes plain connections",
+    ),
+    _NotServed(
+        field="spec.mountOptions",
+        asked=lambda spec: bool(spec.mount_options),
+        what="mount options",
+        instead="remove the field; options of the glusterfs client go to details, as gluster_options",
+    ),
+    _NotServed(
+        field="spec.pvReclaimPolicy",
+        asked=lambda spec: spec.reclaim_policy is not ReclaimPolicy.DELETE,
+        what="keeping the data of deleted claims",
+        instead="remove the field, or write pvReclaimPolicy: delete",
+    ),
+)
+"""The one table of what is understood but not done yet."""
+
+
+def not_served(spec: StorageSpec) -> str | None:
+    """What `spec` asks for that this version does not do, in one message; None if it does all of it."""
+    asked = [f"{row.field}: not supported yet: {row.what}; {row.instead}" for row in NOT_SERVED if row.asked(spec)]
+    return ". ".join(asked) or None
+
+
+def parse_spec(name: str, spec: object) -> StorageSpec:
+    """The StorageSpec of a KadaluStorage called `name` (metadata.name) with this `spec`, as the API server gives it.
+
+    Raises: InvalidInputError with the path of the field that is wrong, what is allowed, and an example.
+    """
+    if not _is(check_storage_name, name):
+        _refuse("metadata.name", f"{name[:80]!r}", "at most 63 lower-case letters, digits, '.' and '-'", "ext-storage")
+    fields = _Fields("spec", spec, _SPEC_FIELDS)
+    if fields.take("type") != "External":
+        _refuse("spec.type", _shown(fields.take("type")), "External", "type: External")
+    details_path, details = _details(fields.take("details"))
+    detail = _Fields(details_path, details, _DETAIL_FIELDS)
+    hosts = _hosts(detail)
+    volume = detail.take("gluster_volname")
+    if not isinstance(volume, str) or not _is(check_volume_name, volume):
+        _refuse(
+            detail.path("gluster_volname"), _shown(volume), "the name of a gluster volume (letters, digits, '_', '-')",
+            "gluster_volname: volume_name",
+        )  # fmt: skip
+    options = detail.take("gluster_options")
+    return StorageSpec(
+        storage=Storage(
+            name=check_storage_name(name),
+            hosts=hosts,
+            volume=volume,
+            options={} if options is None else parse_options(options, field=detail.path("gluster_options")),
+        ),
+        reclaim_policy=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
+        native=_native(fields),
+        quota=_choice(fields, "quota", Quota, Quota.REQUIRED),
+        overcommit=_overcommit(fields),
+        tls_secret=_tls_secret(fields),
+        mount_options=tuple(_texts(fields, "mountOptions", "mountOptions: [noatime]")),
+    )
+
+
+class _Fields:
+    """The fields of one object, found by their folded names; all of them known, none given twice.
+
+    A field that is null counts as absent, as it does for the API server.
+    """
+
+    def __init__(self, path: str, value: object, known: tuple[str, ...]) -> None:
+        self._path = path
+        if not isinstance(value, Mapping):
+            _refuse(path, _shown(value), f"an object with {', '.join(known)}", _EXAMPLE)
+        names = {_fold(name): name for name in known}
+        self._found: dict[str, tuple[str, object]] = {}
+        for key, content in value.items():
+            folded = _fold(str(key))
+            if folded not in names:
+                _refuse_unknown(path, str(key), folded, names)
+            if content is None:
+                continue
+            earlier = self._found.setdefault(folded, (str(key), content))
+            if earlier[1] != content:
+                _refuse(
+                    f"{path}.{key}",
+                    f"the same field as {earlier[0]}, with another value",
+                    "one of them",
+                    f"{names[folded]}: …",
+                )
+
+    def take(self, name: str) -> object | None:
+        """The field's value, None if it is absent."""
+        found = self._found.get(_fold(name))
+        return None if found is None else found[1]
+
+    def path(self, name: str) -> str:
+        """The field's path as the user spelt it."""
+        found = self._found.get(_fold(name))
+        return f"{self._path}.{name if found is None else found[0]}"
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _refuse(path: str, what: str, allowed: str, example: str) -> NoReturn:
+    raise InvalidInputError(f"{path}: {what}; allowed: {allowed}; for example: {example}")
+
+
+def _refuse_unknown(path: str, key: str, folded: str, names: Mapping[str, str]) -> NoReturn:
+    if path == "spec" and folded in _WITHOUT_MEANING:
+        raise InvalidInputError(f"spec.{key}: {_WITHOUT_MEANING[folded]}")
+    near = difflib.get_close_matches(folded, names, n=1)
+    hint = f"; did you mean {names[near[0]]}?" if near else f"; for example: {_EXAMPLE}"
+    raise InvalidInputError(f"{path}.{key[:64]}: unknown field; allowed: {', '.join(names.values())}{hint}")
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else f"{str(value)[:80]!r} is not allowed"
+
+
+def _is(check: Callable[[str], object], text: str) -> bool:
+    try:
+        check(text)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _details(value: object) -> tuple[str, object]:
+    """The one object of `details`, with its path."""
+    if not isinstance(value, list):
+        return "spec.details", value
+    if len(value) != 1:
+        _refuse(
+            "spec.details", f"has {len(value)} entries",
+            "one, because a storage is one volume (its further hosts go to gluster_hosts)",
+            "details: [{gluster_hosts: [node1, node2], gluster_volname: volume_name}]",
+        )  # fmt: skip
+    return "spec.details[0]", value[0]
+
+
+def _texts(fields: _Fields, name: str, example: str) -> list[str]:
+    """A list of texts, or a comma string; absent is empty."""
+    value = fields.take(name)
+    entries = [] if value is None else value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        _refuse(fields.path(name), _shown(value), "a list of texts, or one text with commas", example)
+    return [text for entry in entries if (text := entry.strip())]
+
+
+def _hosts(detail: _Fields) -> tuple[str, ...]:
+    hosts: dict[str, None] = {}  # a set that keeps its order
+    for name in _HOST_FIELDS:
+        for host in _texts(detail, name, f"{name}: node1"):
+            if not _is(_check_host, host):
+                _refuse(
+                    detail.path(name), f"{host[:80]!r}", "host names and addresses, without a port", f"{name}: node1"
+                )
+            hosts[host] = None
+    if not 1 <= len(hosts) <= MAX_HOSTS:
+        _refuse(
+            detail.path("gluster_node"), "no host given" if not hosts else f"{len(hosts)} hosts",
+            f"1 to {MAX_HOSTS} hosts that run glusterd, in any of {', '.join(_HOST_FIELDS)}", "gluster_node: node1",
+        )  # fmt: skip
+    return tuple(hosts)
+
+
+def _check_host(host: str) -> None:
+    check_host(host)
+    if ":" in host:
+        try:
+            IPv6Address(host)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from error
+
+
+def _choice(fields: _Fields, name: str, kind: type[_ChoiceT], default: _ChoiceT) -> _ChoiceT:
+    value = fields.take(name)
+    if value is None:
+        return default
+    for member in kind:
+        if isinstance(value, str) and value.lower() == member.value:
+            return member
+    _refuse(fields.path(name), _shown(value), ", ".join(kind), f"{name}: {default}")
+
+
+def _native(fields: _Fields) -> bool:
+    """The three spellings of one question; they must agree."""
+    words = {"true": True, "native": True, "false": False, "non_native": False}
+    answers: dict[str, bool] = {}
+    for name, meaning in (("kadalu-format", True), ("single_pv_per_pool", False)):
+        value = fields.take(name)
+        if value is None:
+            continue
+        word = _fold(str(value))
+        if word not in words or (name == "single_pv_per_pool" and "native" in word):
+            _refuse(
+                fields.path(name),
+                _shown(value),
+                "true or false (kadalu_format also: native, non-native)",
+                "kadalu-format: true",
+            )
+        answers[fields.path(name)] = words[word] is meaning
+    if len(set(answers.values())) > 1:
+        _refuse(" and ".join(answers), "contradict each other", "one of them", "kadalu-format: true")
+    return next(iter(answers.values()), True)
+
+
+def _overcommit(fields: _Fields) -> float:
+    value = fields.take("overcommit")
+    if value is None:
+        return 1.0
+    text = "" if isinstance(value, bool) else str(value)
+    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,6})?", text, re.ASCII) is None or float(text) <= 0:
+        _refuse(fields.path("overcommit"), _shown(value), "a ratio above 0", "overcommit: 1.0")
+    return float(text)
+
+
+def _tls_secret(fields: _Fields) -> str | None:
+    if fields.take("tls") is None:
+        return None
+    tls = _Fields(fields.path("tls"), fields.take("tls"), ("secretName",))
+    name = tls.take("secretName")
+    if not isinstance(name, str) or re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name, re.ASCII) is None:
+        _refuse(
+            tls.path("secretName"),
+            _shown(name),
+            "the name of a Secret of this namespace",
+            "tls: {secretName: gluster-client}",
+        )
+    return name
