@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not kube.serves_our_kind():
             raise KubernetesError(f"the API server knows no {PLURAL}.{GROUP}: kubectl apply -k manifests/")
     except KadaluExtError as error:
-        log.error("operator cannot start", reason=str(error))  # noqa: TRY400: the message says it all
+        log.error("operator cannot start", reason=str(error))  # noqa: TRY400 - the message says it all
         return 1
     log.info("operator started", version=__version__, namespace=options.namespace, watch=options.watch or "all")
     kopf.run(
