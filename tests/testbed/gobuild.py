@@ -114,7 +114,7 @@ def ldflags(go_mod: str, package: str) -> str:
 
 def find_go() -> Path:
     """A Go that is new enough for every module: the one on PATH, or else one fetched from the module proxy."""
-    least = max(_parts(_go_directive(module)) for module in MODULES)
+    least = max(_parts(go_directive(module)) for module in MODULES)
     on_path = shutil.which("go")
     if on_path and _parts(go_version(Path(on_path)) or "0") >= least:
         return Path(on_path)
@@ -165,7 +165,8 @@ def prepare_toolchain(root: Path) -> None:
         hidden.rename(hidden.with_name("go.mod"))
 
 
-def _go_directive(module: str) -> str:
+def go_directive(module: str) -> str:
+    """The oldest Go that `module` may be built with."""
     found = re.search(r"^go (\S+)", (MODULES_DIR / module / "go.mod").read_text(), re.MULTILINE)
     assert found, f"{module}/go.mod has no go directive"
     return found.group(1)

@@ -61,8 +61,13 @@ def project(reference: str = PROJECT_IMAGE, root: Path = paths.REPOSITORY) -> Pa
     sources = context_files(root, dockerfile.read_text())
     listed = [part for source in sources for part in (str(source), f"{mode(root / source):o}", root / source)]
     key = paths.cache_key(reference, _base_key(), dockerfile, *listed)
-    name = reference.rpartition("/")[2].partition(":")[0]
-    return paths.cached(f"image-{name}", key, lambda target: _bud(target, reference, root, sources)) / "image.tar"
+    name = "image-" + reference.rpartition("/")[2].partition(":")[0]
+    built = paths.cached(name, key, lambda target: _bud(target, reference, root, sources))
+    # Hundreds of MB for every change of the sources: the last two are enough.
+    for old in sorted(paths.cache_root().glob(f"{name}-*"), key=lambda path: path.stat().st_mtime)[:-2]:
+        if old != built:
+            shutil.rmtree(old)
+    return built / "image.tar"
 
 
 def context_files(root: Path, dockerfile: str) -> list[Path]:
@@ -146,7 +151,8 @@ def _written(name: str, reference: str, files: Mapping[str, bytes | str], config
 
 def _bud(target: Path, reference: str, root: Path, sources: Sequence[Path]) -> None:
     host.install(BUILD_PACKAGES)
-    context = target / "context"
+    scratch = target / "scratch"
+    context = scratch / "context"
     for source in sources:
         copy = context / source
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -155,12 +161,12 @@ def _bud(target: Path, reference: str, root: Path, sources: Sequence[Path]) -> N
     # buildah keeps the layers of earlier builds in its store: only what follows a changed line is done again.
     store = paths.cache_root() / f"buildah-{_base_key()}"
     with paths.lock(paths.cache_root() / ".buildah.lock"), progress.step(f"building the image {reference}"):
-        if not _buildah(store, target, "images", "--quiet", "--filter", f"reference={BASE_IMAGE}").strip():
-            _buildah(store, target, "pull", f"docker-archive:{_base()}")
+        if not _buildah(store, scratch, "images", "--quiet", "--filter", f"reference={BASE_IMAGE}").strip():
+            _buildah(store, scratch, "pull", f"docker-archive:{_base()}")
         build = ("bud", "--isolation=chroot", "--network=host", "--pull-never", "--layers", f"--tag={reference}")
-        _buildah(store, target, *build, f"--file={root / 'Dockerfile'}", str(context))
-        _buildah(store, target, "push", reference, f"docker-archive:{target / 'image.tar'}:{reference}")
-    shutil.rmtree(context)
+        _buildah(store, scratch, *build, f"--file={root / 'Dockerfile'}", str(context))
+        _buildah(store, scratch, "push", reference, f"docker-archive:{target / 'image.tar'}:{reference}")
+    shutil.rmtree(scratch)
 
 
 def _buildah(store: Path, scratch: Path, *args: str) -> str:
