@@ -1,0 +1,15 @@
+"""kadalu-quotad: on each brick host it makes the kernel enforce the size of every PV whose record is on a local brick.
+
+From the inside outwards:
+
+    plan       PURE: which project id, which limits, what to do, how to call what was seen
+    xfs        the only ioctl and quotactl
+    bricks     the local bricks, from glusterd's own files
+    scan       a brick: its records and PV directories, opened without following anything
+    tree       tags a PV's whole tree
+    enforce    one record from what it asks for to what the kernel confirms
+    watch      inotify
+    daemon     the loop around them;  systemd  tells systemd about it
+    status     the same looked at without changing anything, for people
+    main       the command line
+"""

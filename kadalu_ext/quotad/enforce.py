@@ -1,0 +1,129 @@
+"""Makes one record true on one brick, from what it asks for to what the kernel confirms; and undoes those that are
+gone.
+
+What it knows (which record has which project) it has learnt from the bricks since it was made; nothing else is
+remembered. One at a time: it is not made for threads, and there must be one kadalu-quotad on a host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Generator
+from dataclasses import dataclass
+
+from kadalu_ext.errors import RecordError
+from kadalu_ext.quotad import plan, scan
+from kadalu_ext.quotad.bricks import Brick
+from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, LAST_PROJECT_ID, NO_LIMITS, Claims, Owner, ProjectId, State, Tag
+from kadalu_ext.quotad.scan import OpenBrick
+from kadalu_ext.quotad.tree import tag_tree
+from kadalu_ext.quotad.xfs import FileSystems
+from kadalu_ext.record import QuotaRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a record on one brick."""
+
+    state: State
+    reason: str = ""
+    project_id: ProjectId | None = None
+    limit_bytes: int = 0
+
+
+Settling = Generator[None, None, Outcome | None]
+"""Steps towards an outcome, each at most an inode long; None: the record is gone, and so is its limit."""
+
+
+class Enforcer:
+    """The one that changes anything on bricks."""
+
+    def __init__(self, systems: FileSystems) -> None:
+        self._systems = systems
+        self._claims: dict[int, Claims] = {}
+        self._next: dict[int, ProjectId] = {}
+
+    def settle(self, brick: Brick, name: str) -> Settling:
+        """Does for the record `name` whatever is to be done now. Idempotent; may be left after any step and begun
+        again.
+
+        It has its project before the first step ends. Raises: QuotaError if the brick cannot be opened, or has no
+        project ids left.
+        """
+        with scan.open_brick(brick, self._systems, check=False) as opened:
+            path = ""
+            try:
+                record = scan.read_record(opened.root, name)
+                if record is None:
+                    self._release(opened, Owner(brick.path, name))
+                    return None
+                path = record.path
+                with scan.open_pv(opened, record) as directory:
+                    return (yield from self._enforce(opened, name, record, directory))
+            except FileNotFoundError:
+                return Outcome(state=State.WAITING, reason=f"its directory {path} is not there yet")
+            except RecordError as error:
+                return Outcome(state=State.INVALID, reason=str(error))
+            except OSError as error:
+                return Outcome(state=State.FAILED, reason=error.strerror or str(error))
+
+    def keep(self, opened: OpenBrick, names: Collection[str]) -> None:
+        """Lets PVs keep what they have whose records cannot be obeyed: damaged, or of a volume that is left out."""
+        claims = self._claims_on(opened.device)
+        for name, directory in scan.find_pvs(opened.root, names):
+            project_id = opened.table.get_tag(directory).project_id
+            if plan.is_ours(project_id) and claims.owner(project_id) is None:
+                claims.take(Owner(opened.brick.path, name), project_id, os.fstat(directory).st_ino)
+
+    def known(self, opened: OpenBrick) -> list[str]:
+        """The PVs of this brick that have a project."""
+        owners = self._claims_on(opened.device).owners()
+        return [owner.pv for owner in owners if owner.brick == opened.brick.path]
+
+    def forget_bricks_but(self, bricks: Collection[str]) -> None:
+        """Drops what is known of bricks that are no longer of this host."""
+        for claims in self._claims.values():
+            for owner in claims.owners():
+                if owner.brick not in bricks:
+                    claims.drop(owner)
+
+    def clear_orphans(self, opened: OpenBrick) -> list[ProjectId]:
+        """Lifts the limits of our projects on this file system that no record claims, and returns them.
+
+        Only when every record of every brick on this file system was settled or kept. Raises: OSError.
+        """
+        rows = opened.table.rows(FIRST_PROJECT_ID, LAST_PROJECT_ID)
+        gone = plan.orphans(list(rows), self._claims_on(opened.device))
+        for project_id in gone:
+            opened.table.set_limits(project_id, NO_LIMITS)
+        return gone
+
+    def _enforce(
+        self, opened: OpenBrick, name: str, record: QuotaRecord, directory: int
+    ) -> Generator[None, None, Outcome]:
+        owner, claims, table = Owner(opened.brick.path, name), self._claims_on(opened.device), opened.table
+        tag, inode, wanted = table.get_tag(directory), os.fstat(directory).st_ino, opened.wanted(record)
+        rival = claims.rival(owner, tag.project_id, inode)
+        if rival is not None:
+            raise RecordError(f"record {name}: its directory is already that of record {rival.pv} on {rival.brick}")
+        start = self._next.get(opened.device, FIRST_PROJECT_ID)
+        todo = plan.decide(tag, wanted, owner=owner, claims=claims, projects=table, start=start)
+        if todo.project_id != tag.project_id:
+            self._next[opened.device] = ProjectId(todo.project_id + 1)
+        former = claims.take(owner, todo.project_id, inode)
+        if former is not None:
+            table.set_limits(former, NO_LIMITS)
+        if todo.retag:
+            yield from tag_tree(table, directory, Tag(project_id=todo.project_id, inherit=True))
+        if todo.limits is not None:
+            table.set_limits(todo.project_id, todo.limits)
+        state, reason = plan.judge(table.get_tag(directory), wanted, table)
+        return Outcome(state=state, reason=reason, project_id=todo.project_id, limit_bytes=wanted.bhard_bytes)
+
+    def _release(self, opened: OpenBrick, owner: Owner) -> None:
+        project_id = self._claims_on(opened.device).drop(owner)
+        if project_id is not None:
+            opened.table.set_limits(project_id, NO_LIMITS)
+
+    def _claims_on(self, device: int) -> Claims:
+        return self._claims.setdefault(device, Claims())

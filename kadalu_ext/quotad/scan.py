@@ -1,0 +1,192 @@
+"""What is on a brick: its records and its PVs' directories. Only looks.
+
+Names, paths and values on a brick come from whoever can write to the volume. So nothing is followed: every step is one
+component, opened beneath the directory before it with O_NOFOLLOW, and what must be a directory with O_DIRECTORY. No
+file of a brick is ever read, only directories and one xattr. Nothing stays open longer than it is worked on, so that a
+brick's file system can be unmounted while kadalu-quotad runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from kadalu_ext.errors import QuotaError, RecordError
+from kadalu_ext.quotad import plan
+from kadalu_ext.quotad.bricks import Brick
+from kadalu_ext.quotad.plan import Limits
+from kadalu_ext.quotad.xfs import FileSystems, QuotaTable
+from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, SUBVOL_DIR, QuotaRecord, decode
+
+OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+NOT_A_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
+"""What the kernel says of a symlink or file where a directory must be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBrick:
+    """A brick at hand: its root is open, its file system enforces."""
+
+    brick: Brick
+    root: int
+    device: int
+    """st_dev: bricks with the same one share project ids."""
+    block_bytes: int
+    table: QuotaTable
+
+    def wanted(self, record: QuotaRecord) -> Limits:
+        """What this brick must enforce for `record`."""
+        return plan.wanted_limits(
+            record, arbiter=self.brick.arbiter, data_bricks=self.brick.data_bricks, block_bytes=self.block_bytes
+        )
+
+
+@contextmanager
+def open_brick(brick: Brick, systems: FileSystems, *, check: bool) -> Iterator[OpenBrick]:
+    """Opens the brick's root; closed at the end of the block.
+
+    check: also whether its file system enforces; it costs more than all that is done for one record.
+    Raises: QuotaError naming brick, reason and remedy if sizes cannot be enforced on it.
+    """
+    with ExitStack() as stack:
+        try:
+            root = os.open(brick.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root)
+            # gluster makes it when a brick first starts. Without it this is, as a rule, the directory beneath a mount
+            os.stat(".glusterfs", dir_fd=root, follow_symlinks=False)
+            if check:
+                systems.check(root, brick.path)
+            device, block_bytes = os.fstat(root).st_dev, os.fstatvfs(root).f_frsize
+        except FileNotFoundError as error:
+            raise QuotaError(
+                f"{brick.path} has nothing of a brick in it: mount its file system, and start volume {brick.volume}"
+            ) from error
+        except OSError as error:
+            raise QuotaError(f"{brick.path}: {error.strerror}: see dmesg and the brick's log for the reason") from error
+        yield OpenBrick(brick=brick, root=root, device=device, block_bytes=block_bytes, table=systems.table(root))
+
+
+@contextmanager
+def open_beneath(root: int, path: str) -> Iterator[int]:
+    """The directory at the relative `path`, one component at a time; closed at the end of the block.
+
+    Raises: FileNotFoundError; NotADirectoryError for a symlink or file on the way; OSError.
+    """
+    fd = root
+    try:
+        for name in path.split("/"):
+            if name in ("", ".", ".."):
+                raise NotADirectoryError(errno.ENOTDIR, f"{name!r} is no component of a path on a brick")
+            below = open_directory(name, fd)
+            if fd != root:
+                os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        if fd != root:
+            os.close(fd)
+
+
+def open_directory(name: str, parent: int) -> int:
+    """The directory `name` of the open directory `parent`. Raises: as open_beneath; the caller closes it."""
+    try:
+        return os.open(name, OPEN_DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno in NOT_A_DIRECTORY:
+            raise NotADirectoryError(
+                errno.ENOTDIR, f"{name!r} is a symlink or file, a directory is expected"
+            ) from error
+        raise
+
+
+def record_names(root: int) -> list[str]:
+    """The names in `info/quota`, sorted; those in preparation are passed over. Empty if there is no such directory.
+
+    Raises: OSError.
+    """
+    try:
+        with open_beneath(root, RECORDS_DIR) as records, os.scandir(records) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def read_record(root: int, name: str) -> QuotaRecord | None:
+    """The record `name`; None if there is none.
+
+    Raises: RecordError if it must not be obeyed; OSError if it cannot be read.
+    """
+    try:
+        with open_beneath(root, RECORDS_DIR) as records, open_beneath(records, name) as record:
+            return decode(name, os.getxattr(record, RECORD_XATTR))
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise RecordError(f"record {name}: {error.strerror}") from error
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            raise RecordError(f"record {name}: has no xattr {RECORD_XATTR}; remove it through the volume") from error
+        raise
+
+
+@contextmanager
+def open_pv(opened: OpenBrick, record: QuotaRecord) -> Iterator[int]:
+    """The PV's directory, which is on the brick's own file system; closed at the end of the block.
+
+    Raises: FileNotFoundError while it is not there; RecordError if its path leads to anything else; OSError.
+    """
+    try:
+        with open_beneath(opened.root, record.path) as directory:
+            if os.fstat(directory).st_dev != opened.device:
+                raise RecordError(f"{record.path}: another file system is mounted in the brick")
+            yield directory
+    except NotADirectoryError as error:
+        raise RecordError(f"{record.path}: {error.strerror}") from error
+
+
+def find_pvs(root: int, names: Collection[str]) -> Iterator[tuple[str, int]]:
+    """The directories `subvol/<aa>/<bb>/<name>` for these names, each open until the next is asked for.
+
+    For records that cannot be read: what they limited must keep its limit. One sweep over all PVs, however many names.
+    """
+    try:
+        with open_beneath(root, SUBVOL_DIR) as top:
+            for _, first in _directories(top):
+                for _, second in _directories(first):
+                    yield from _directories(second, names)
+    except FileNotFoundError:
+        return
+
+
+def _directories(parent: int, names: Collection[str] | None = None) -> Iterator[tuple[str, int]]:
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            if names is not None and entry.name not in names:
+                continue
+            try:
+                fd = open_directory(entry.name, parent)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            try:
+                yield entry.name, fd
+            finally:
+                os.close(fd)
+
+
+def is_used(brick: Brick) -> bool:
+    """Whether the brick holds `info/quota`, as far as can be seen."""
+    try:
+        root = os.open(brick.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with open_beneath(root, RECORDS_DIR):
+            return True
+    except OSError:
+        return False
+    finally:
+        os.close(root)

@@ -1,0 +1,126 @@
+"""Gives everything in a PV's directory its project, while clients are at work in it.
+
+XFS refuses (EXDEV) to rename or link something of another project into a directory with PROJINHERIT
+(fs/xfs/xfs_inode.c, xfs_rename, xfs_link). So files come first, then directories from the bottom up, the PV's own
+directory last: whoever renames within the PV meanwhile never moves from an untagged place to a tagged one. What is
+made in a directory before it is tagged is found when all is looked through again; what is made after that inherits.
+
+Symlinks, devices, FIFOs and sockets keep project 0, as with xfs_quota: no open file can be had of them safely, and
+they hold no blocks to speak of.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from kadalu_ext.quotad.plan import Tag
+from kadalu_ext.quotad.scan import open_directory
+from kadalu_ext.quotad.xfs import QuotaTable
+
+if TYPE_CHECKING:
+    Entries = os._ScandirIterator[str]
+
+MAX_SWEEPS: Final = 16
+"""How often a tree is looked through until nothing is left to tag. Two are enough unless the tags are being undone."""
+
+_IDENTIFY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
+    """Tags everything below the open directory `top`, then `top`, in steps: one inode at most from one yield to the
+    next.
+
+    Left in the middle, it is begun again: inodes that have the tag cost a look. Raises: OSError naming the entry.
+    """
+    # files, then directories
+    for files in (True, False):
+        for _ in _sweep(table, top, tag, files=files, directories=not files):
+            yield
+    table.set_tag(top, tag)
+    for _ in range(MAX_SWEEPS):
+        changes = 0
+        for changed in _sweep(table, top, tag, files=True, directories=True):
+            changes += changed
+            yield
+        if not changes:
+            return
+    raise OSError(errno.EBUSY, f"still something to tag after {MAX_SWEEPS} sweeps: something undoes the tags")
+
+
+def _sweep(table: QuotaTable, top: int, tag: Tag, *, files: bool, directories: bool) -> Iterator[bool]:
+    """Post-order, below `top`; after every entry whether it was changed. Its own stack: trees are as deep as pods
+    like."""
+    device = os.fstat(top).st_dev
+    levels = [(top, os.scandir(top))]
+    try:
+        while levels:
+            fd, entries = levels[-1]
+            changed = False
+            entry = next(entries, None)
+            if entry is None:
+                if directories and fd != top:
+                    changed = _put(table, fd, tag)
+                entries.close()
+                levels.pop()
+                if fd != top:
+                    os.close(fd)
+            elif entry.is_dir(follow_symlinks=False):
+                levels += _enter(entry.name, fd, device)
+            elif files and entry.is_file(follow_symlinks=False):
+                changed = _tag_file(table, entry.name, fd, device, tag)
+            yield changed
+    finally:
+        for fd, entries in levels:
+            entries.close()
+            if fd != top:
+                os.close(fd)
+
+
+def _enter(name: str, parent: int, device: int) -> list[tuple[int, Entries]]:
+    """The directory, open and its entries; none if it has gone, or is another file system's."""
+    try:
+        fd = open_directory(name, parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    try:
+        if os.fstat(fd).st_dev == device:
+            return [(fd, os.scandir(fd))]
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return []
+
+
+def _tag_file(table: QuotaTable, name: str, parent: int, device: int, tag: Tag) -> bool:
+    # First O_PATH, which opens nothing: what is a regular file now may be a device or FIFO at the next call, and to
+    # open one of those is to do something with it.
+    try:
+        found = os.open(name, _IDENTIFY, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    try:
+        seen = os.fstat(found)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_dev != device:
+            return False
+        fd = os.open(f"/proc/self/fd/{found}", _READ)
+    finally:
+        os.close(found)
+    try:
+        return _put(table, fd, Tag(project_id=tag.project_id, inherit=False))
+    except OSError as error:
+        raise OSError(error.errno, f"{name!r}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _put(table: QuotaTable, fd: int, tag: Tag) -> bool:
+    if table.get_tag(fd) == tag:
+        return False
+    table.set_tag(fd, tag)
+    return True

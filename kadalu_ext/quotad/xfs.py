@@ -1,0 +1,238 @@
+"""The only ioctl and quotactl of this project: XFS project quotas.
+
+Structures and numbers are those of linux/fs.h (struct fsxattr, FS_IOC_FSGETXATTR) and linux/dqblk_xfs.h (struct
+fs_disk_quota, struct fs_quota_statv); calls as in ioctl_xfs_fsgetxattr(2) and quotactl(2). The kernel's 512-byte blocks
+become bytes here and nowhere else.
+
+quotactl_fd(2), Linux 5.14, and not quotactl(2): it needs no block device, so it works without /dev and whatever name
+the mount table has for the device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from kadalu_ext import mountinfo
+from kadalu_ext.errors import QuotaError, WireError
+from kadalu_ext.quotad import plan
+from kadalu_ext.quotad.plan import Limits, Project, ProjectId, Tag
+
+BASIC_BLOCK: Final = 512
+
+_FS_IOC_FSGETXATTR: Final = 0x801C581F  # _IOR('X', 31, struct fsxattr)
+_FS_IOC_FSSETXATTR: Final = 0x401C5820  # _IOW('X', 32, struct fsxattr)
+_FSXATTR: Final = struct.Struct("=IIIII8s")  # xflags, extsize, nextents, projid, cowextsize, pad
+_PROJINHERIT: Final = 0x200
+
+_SYS_QUOTACTL_FD: Final = 443  # one number on every architecture (asm-generic/unistd.h)
+_PRJQUOTA: Final = 2
+_Q_XGETQUOTA: Final = 3
+_Q_XSETQLIM: Final = 4
+_Q_XGETQSTATV: Final = 8
+_Q_XGETNEXTQUOTA: Final = 9
+
+# version, flags, fieldmask, id; blk hard, blk soft, ino hard, ino soft, bcount, icount; timers, warnings; realtime:
+# unused
+_DISK_QUOTA: Final = struct.Struct("=bbHI6QiiHH4b3QiHh8s")
+_DISK_QUOTA_VERSION: Final = 1
+_FS_PROJ_QUOTA: Final = 2
+_ALL_LIMITS: Final = 0x1 | 0x2 | 0x4 | 0x8  # FS_DQ_ISOFT, IHARD, BSOFT, BHARD
+
+_STATV: Final = struct.Struct("=bBH156s")  # version, pad, flags; the rest is not needed
+_STATV_VERSION: Final = 1
+_PDQ_ACCT: Final = 0x10
+_PDQ_ENFD: Final = 0x20
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
+_libc.syscall.restype = ctypes.c_long
+
+
+class QuotaTable(Protocol):
+    """The projects of one file system, and the tags of its inodes. XfsTable is the real one.
+
+    Every method raises OSError as the kernel does. None has an effect beyond the one project or inode that it names.
+    """
+
+    def get(self, project_id: ProjectId, /) -> Project | None:
+        """The kernel's row for the project; None if nothing uses and nothing limits it."""
+
+    def rows(self, first: ProjectId, last: ProjectId) -> Iterator[Project]:
+        """The rows there are from `first` to `last`, by rising id."""
+
+    def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
+        """Sets all four limits at once. Block limits are rounded up to the file system's blocks. Idempotent."""
+
+    def get_tag(self, fd: int) -> Tag:
+        """The project that an open file or directory of this file system carries."""
+
+    def set_tag(self, fd: int, tag: Tag) -> None:
+        """Gives it another in one step; its blocks and its inode are counted there from then on, beyond the limit if
+        need be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaState:
+    """Whether a file system counts what projects use, and whether it refuses more than their limits."""
+
+    accounting: bool
+    enforcing: bool
+
+
+class XfsTable:
+    """The QuotaTable of the file system that the open directory `fd` is on. It borrows `fd`, and needs
+    CAP_SYS_ADMIN."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def state(self) -> QuotaState:
+        """Whether project quotas are on. Raises: QuotaError on a kernel without quotactl_fd; OSError."""
+        buffer = bytearray(_STATV.pack(_STATV_VERSION, 0, 0, b""))
+        try:
+            self._quotactl(_Q_XGETQSTATV, 0, buffer)
+        except OSError as error:
+            # the kernel says ENOSYS also if no quota at all is on (fs/quota/quota.c, quota_getstatev)
+            if error.errno != errno.ENOSYS:
+                raise
+            _require_quotactl_fd()
+            return QuotaState(accounting=False, enforcing=False)
+        flags = _STATV.unpack(buffer)[2]
+        return QuotaState(accounting=bool(flags & _PDQ_ACCT), enforcing=bool(flags & _PDQ_ENFD))
+
+    def get(self, project_id: ProjectId, /) -> Project | None:
+        return self._row(_Q_XGETQUOTA, project_id)
+
+    def rows(self, first: ProjectId, last: ProjectId) -> Iterator[Project]:
+        following = first
+        while following <= last:
+            row = self._row(_Q_XGETNEXTQUOTA, following)
+            if row is None or row.project_id > last:
+                return
+            yield row
+            following = ProjectId(row.project_id + 1)
+
+    def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
+        hard, soft = (-(-count // BASIC_BLOCK) for count in (limits.bhard_bytes, limits.bsoft_bytes))
+        buffer = bytearray(
+            _DISK_QUOTA.pack(
+                _DISK_QUOTA_VERSION, _FS_PROJ_QUOTA, _ALL_LIMITS, project_id,
+                hard, soft, limits.ihard, limits.isoft, *(0,) * 16, b"",
+            )
+        )  # fmt: skip
+        self._quotactl(_Q_XSETQLIM, project_id, buffer)
+
+    def get_tag(self, fd: int) -> Tag:
+        flags, _, _, project_id, _, _ = _FSXATTR.unpack(_fsxattr(fd))
+        return Tag(project_id=ProjectId(project_id), inherit=bool(flags & _PROJINHERIT))
+
+    def set_tag(self, fd: int, tag: Tag) -> None:
+        flags, extsize, nextents, _, cowextsize, pad = _FSXATTR.unpack(_fsxattr(fd))
+        flags = flags | _PROJINHERIT if tag.inherit else flags & ~_PROJINHERIT
+        attributes = _FSXATTR.pack(flags, extsize, nextents, tag.project_id, cowextsize, pad)
+        try:
+            fcntl.ioctl(fd, _FS_IOC_FSSETXATTR, attributes)
+        except OSError as error:
+            if error.errno == errno.EINVAL and tag.project_id > 0xFFFF:
+                raise OSError(
+                    errno.EINVAL,
+                    "the file system takes no project ids above 65535: unmount it and run xfs_admin -p DEVICE",
+                ) from error
+            raise
+
+    def _row(self, command: int, project_id: ProjectId) -> Project | None:
+        buffer = bytearray(_DISK_QUOTA.size)
+        try:
+            self._quotactl(command, project_id, buffer)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        _, _, _, found, bhard, bsoft, ihard, isoft, bcount, icount, *_ = _DISK_QUOTA.unpack(buffer)
+        return Project(
+            project_id=ProjectId(found),
+            limits=Limits(bhard_bytes=bhard * BASIC_BLOCK, ihard=ihard, bsoft_bytes=bsoft * BASIC_BLOCK, isoft=isoft),
+            used_bytes=bcount * BASIC_BLOCK,
+            used_inodes=icount,
+        )
+
+    def _quotactl(self, command: int, project_id: int, buffer: bytearray) -> None:
+        _quotactl_fd(self._fd, command, project_id, buffer)
+
+
+class FileSystems(Protocol):
+    """How a brick's file system is reached. Xfs is the real one."""
+
+    def check(self, fd: int, path: str) -> None:
+        """Whether the file system of the open directory `fd`, known as `path`, enforces project quotas.
+
+        Raises: QuotaError with the remedy if not; OSError.
+        """
+
+    def table(self, fd: int) -> QuotaTable:
+        """Its table, which borrows `fd`. Does no I/O."""
+
+
+class Xfs:
+    """The FileSystems of this host."""
+
+    def check(self, fd: int, path: str) -> None:
+        device = os.fstat(fd).st_dev
+        try:
+            mounts = [mount for mount in mountinfo.read() if mount.device == device]
+        except WireError as error:
+            raise QuotaError(f"{path}: {error}") from error
+        # the longest mount point above the brick: a file system can be mounted in several places
+        above = [mount for mount in mounts if path == mount.path or path.startswith(mount.path.rstrip("/") + "/")]
+        mount = max(above or mounts, key=lambda mount: len(mount.path), default=None)
+        if mount is None:
+            raise QuotaError(
+                f"{path}: its file system is not in {mountinfo.MOUNTINFO}, so it cannot be told what it is"
+            )
+        state = XfsTable(fd).state() if mount.fstype == "xfs" else QuotaState(accounting=False, enforcing=False)
+        reason = plan.refusal(
+            plan.FileSystem(
+                path=path,
+                fstype=mount.fstype,
+                source=mount.source,
+                mount_point=mount.path,
+                read_only=bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY),
+                accounting=state.accounting,
+                enforcing=state.enforcing,
+            )
+        )
+        if reason is not None:
+            raise QuotaError(reason)
+
+    def table(self, fd: int) -> XfsTable:
+        return XfsTable(fd)
+
+
+def _fsxattr(fd: int) -> bytes:
+    return fcntl.ioctl(fd, _FS_IOC_FSGETXATTR, bytes(_FSXATTR.size))
+
+
+def _require_quotactl_fd() -> None:
+    # a closed descriptor is EBADF wherever the call exists
+    try:
+        _quotactl_fd(0xFFFF_FFFF, _Q_XGETQSTATV, 0, bytearray(_STATV.size))
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise QuotaError(
+                f"the kernel {os.uname().release} has no quotactl_fd: kadalu-quotad needs Linux 5.14 or later"
+            ) from error
+
+
+def _quotactl_fd(fd: int, command: int, project_id: int, buffer: bytearray) -> None:
+    memory = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    qcmd = (ord("X") << 8 | command) << 8 | _PRJQUOTA
+    if _libc.syscall(_SYS_QUOTACTL_FD, fd, qcmd, project_id, ctypes.addressof(memory)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, "project quotas are off on this file system" if code == errno.ESRCH else os.strerror(code))
