@@ -1,0 +1,15 @@
+"""The CSI driver: the controller makes and deletes PVs through libgfapi, the node plugin bind mounts them.
+
+From the inside outwards, the controller:
+
+    params, capacity, enforcement   PURE: requests to typed ones, sizes and what may be promised, bricks' answers
+    ports                           what is needed of a volume and its bricks, as protocols
+    promises                        what a storage has promised, under any concurrency
+    volumes                         the use cases: make a PV, wait until it is enforced, delete it
+    trash                           empties what was deleted
+    connection                      a storage's volume: facts, libgfapi and the bricks' connections
+    clients                         one client a storage, with its own workers; one call in flight a volume
+    storages                        which storages there are: the mounted ConfigMap
+    identity, controller            thin gRPC servicers
+    main                            the command line
+"""

@@ -1,0 +1,247 @@
+"""One client a storage: its own few workers, so that a dead storage slows no other, and one call in flight a PV."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
+from kadalu_ext.csi.promises import Promises
+from kadalu_ext.csi.trash import TrashCollector
+from kadalu_ext.csi.volumes import Bricks, Volumes
+from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError
+from kadalu_ext.log import Logger
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Storage, StorageName
+
+T = TypeVar("T")
+
+WORKERS: Final = 8
+"""Of one storage: what may hang on it at a time. More make a healthy volume no faster."""
+
+WAITERS: Final = 16
+"""So many callers of one storage may wait for as long as they like; among more of them that time is shared. Otherwise
+the claims of a dead storage would hold all of this server's threads, and all of csi-provisioner's."""
+
+OVERCOMMIT: Final = 1.0
+
+_FACTS_S: Final = 1.0
+"""For so long glusterd's word is good: a brick that was replaced a second ago may not be asked yet."""
+
+_DIAGNOSIS_S: Final = 2.5
+"""What is kept of a caller's time to find out, when there is no answer, which brick is silent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Connected:
+    storage: Storage
+    facts: VolumeFacts
+    store: VolumeStore
+    bricks: Bricks
+    volumes: Volumes
+    trash: TrashCollector
+
+
+class StorageClient:
+    """Calls on one storage, each bounded. Thread-safe; opens what it needs at its first call."""
+
+    def __init__(self, storage: Storage, *, connector: Connector, log: Logger) -> None:
+        self.storage = storage
+        """May be replaced at any time: the next call uses it."""
+        self._connector = connector
+        self._log = log
+        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix=f"storage-{storage.name}")
+        self._opening = threading.Lock()
+        self._connected: _Connected | None = None
+        self._facts_at = 0.0
+        self._promises: dict[str, Promises] = {}
+        self._lock = threading.Lock()
+        self._in_flight: dict[PvName, float] = {}
+        self._last_failure = ""
+
+    # --- calls; timeout_s is how long the caller waits, in seconds ---
+
+    def create(self, name: PvName, size_bytes: int, *, timeout_s: float) -> None:
+        """The PV exists, and every brick that is up was seen to enforce its size. Idempotent.
+
+        Raises: what Volumes.make and Volumes.wait_enforced do; InProgressError; DeadlineError; what Connector does.
+        """
+
+        def make(volumes: Volumes) -> Volumes:
+            volumes.make(name, size_bytes)
+            return volumes
+
+        started = time.monotonic()
+        with self._working(name, make, timeout_s) as volumes:
+            volumes.wait_enforced(name, size_bytes, deadline=started + self._patience(timeout_s))
+
+    def delete(self, name: PvName, *, timeout_s: float) -> None:
+        """The PV and its record are gone; its files are being removed. Idempotent. Raises: as `create`."""
+
+        def delete(volumes: Volumes) -> None:
+            volumes.delete(name)
+            if self._connected is not None:
+                self._connected.trash.wake()
+
+        with self._working(name, delete, timeout_s):
+            pass
+
+    def recorded_size(self, name: PvName, *, timeout_s: float) -> int | None:
+        """The PV's size in bytes; None if there is none of that name. Raises: RecordError, and as `create`."""
+        with self._working(name, lambda volumes: volumes.recorded_size(name), timeout_s) as size:
+            return size
+
+    def warm_up(self) -> None:
+        """Opens the storage in the background, so that what an earlier process left in the trash is removed."""
+        self._executor.submit(self._open)
+
+    # --- one call in flight a PV, held until the work ends ---
+
+    @contextmanager
+    def _working(self, name: PvName, work: Callable[[Volumes], T], timeout_s: float) -> Iterator[T]:
+        """The result of `work`, done by a worker. The PV is taken until the block has ended and `work` as well."""
+        self._take(name)
+        future: Future[T] | None = None
+        try:
+            future = self._executor.submit(lambda: work(self._open()))
+            yield self._result(future, timeout_s)
+        except DeadlineError:
+            raise
+        except KadaluExtError as error:
+            self._last_failure = str(error)
+            raise
+        finally:
+            if future is None:
+                self._free(name)
+            else:
+                future.add_done_callback(lambda _: self._free(name))
+
+    def _take(self, name: PvName) -> None:
+        with self._lock:
+            if (since := self._in_flight.get(name)) is not None:
+                raise InProgressError(
+                    f"{self.storage.name}/{name}: an earlier call has been at work for {time.monotonic() - since:.0f} s"
+                )
+            self._in_flight[name] = time.monotonic()
+
+    def _free(self, name: PvName) -> None:
+        with self._lock:
+            del self._in_flight[name]
+
+    def _patience(self, timeout_s: float) -> float:
+        with self._lock:
+            return timeout_s * min(1.0, WAITERS / max(1, len(self._in_flight)))
+
+    def _result(self, future: Future[T], timeout_s: float) -> T:
+        patience_s = self._patience(timeout_s)
+        diagnosis_s = _DIAGNOSIS_S if patience_s >= 2 * _DIAGNOSIS_S else 0.0
+        wait([future], patience_s - diagnosis_s)
+        if future.done():
+            try:
+                return future.result()
+            except DeadlineError as error:
+                raise DeadlineError(f"{error}{self._silent()}") from error
+        where = f"storage {self.storage.name}, volume {self.storage.volume}"
+        if future.cancel():
+            last = f"; the last call that failed there: {self._last_failure}" if self._last_failure else ""
+            raise DeadlineError(f"{where}: not begun within {patience_s:.1f} s, earlier calls are still at work{last}")
+        silent = self._silent() if diagnosis_s else ""
+        if future.done():  # meanwhile
+            return future.result()
+        raise DeadlineError(
+            f"{where}: no answer within {patience_s:.1f} s; the work goes on, and the next try finds its result{silent}"
+        )
+
+    def _silent(self) -> str:
+        """For the end of a message: which bricks are the reason. It takes up to _DIAGNOSIS_S."""
+        silent = self._connected.volumes.silent_bricks() if self._connected else None
+        return f". Down or silent: {silent}" if silent else ""
+
+    # --- the connection ---
+
+    def _open(self) -> Volumes:
+        """The PVs on the storage's volume as it is now. Raises: what Connector does."""
+        with self._opening:
+            storage, old = self.storage, self._connected
+            if old is not None and old.storage == storage and time.monotonic() - self._facts_at < _FACTS_S:
+                return old.volumes
+            facts = self._connector.facts(storage)
+            self._facts_at = time.monotonic()
+            if old is None or old.storage != storage or old.facts.volume_id != facts.volume_id:
+                self._connected = self._connect(storage, facts)
+            elif old.facts != facts:
+                self._connected = self._with_bricks(old, facts)
+            else:
+                return old.volumes
+            if old is not None:
+                self._retire(old, self._connected)
+            return self._connected.volumes
+
+    def _connect(self, storage: Storage, facts: VolumeFacts) -> _Connected:
+        promises = self._promises.setdefault(
+            facts.volume_id, Promises(volume=storage.volume, overcommit=OVERCOMMIT)
+        )  # it outlives connections: what is being made through the old one is promised
+        store = self._connector.store(storage)
+        bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts))
+        volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises)
+        trash = TrashCollector(store, storage=storage.name, log=self._log)
+        trash.start()
+        return _Connected(storage=storage, facts=facts, store=store, bricks=bricks, volumes=volumes, trash=trash)
+
+    def _with_bricks(self, old: _Connected, facts: VolumeFacts) -> _Connected:
+        bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(old.storage, facts))
+        return _Connected(
+            storage=old.storage, facts=facts, store=old.store, bricks=bricks, volumes=old.volumes, trash=old.trash
+        )
+
+    def _retire(self, old: _Connected, new: _Connected) -> None:
+        # Whoever waits for the bricks through the old connection goes on with the new bricks.
+        old.volumes.bricks = new.bricks
+        old.bricks.probe.close()
+        if old.store is not new.store:
+            old.trash.stop()
+            old.store.close()
+
+    def close(self) -> None:
+        """Waits for nothing. Not to be used afterwards."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if (old := self._connected) is not None:
+            old.trash.stop()
+            old.bricks.probe.close()
+            old.store.close()
+
+
+class Clients:
+    """The client of each storage. Thread-safe."""
+
+    def __init__(self, *, connector: Connector, log: Logger) -> None:
+        self._connector = connector
+        self._log = log
+        self._lock = threading.Lock()
+        self._clients: dict[StorageName, StorageClient] = {}
+
+    def of(self, storage: Storage) -> StorageClient:
+        """The storage's client, which from now on uses what `storage` says."""
+        with self._lock:
+            client = self._clients.get(storage.name)
+            if client is None:
+                client = StorageClient(storage, connector=self._connector, log=self._log)
+                self._clients[storage.name] = client
+            client.storage = storage
+            return client
+
+    def known(self, name: StorageName) -> StorageClient | None:
+        """The client of that storage, if there was a call for it already."""
+        with self._lock:
+            return self._clients.get(name)
+
+    def close(self) -> None:
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()

@@ -1,0 +1,43 @@
+"""What a storage needs of gluster: the facts from glusterd, files through libgfapi, each brick by itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
+from kadalu_ext.gluster import brick, gfapi, volfile
+from kadalu_ext.gluster.client import Glusterd, first_answer
+from kadalu_ext.gluster.geometry import geometry
+from kadalu_ext.storage import Storage
+
+PING_TIMEOUT_S: Final = 10
+"""gluster's own is 42: for so long every PV of a storage would wait when one brick host falls silent."""
+
+_CLIENT_WAIT_S: Final = 5.0
+_GLUSTERD_TIMEOUT_S: Final = 2.0
+_BRICK_TIMEOUT_S: Final = 1.0
+
+
+class GlusterConnector:
+    """The real thing, see ports.Connector."""
+
+    def facts(self, storage: Storage) -> VolumeFacts:
+        def ask(glusterd: Glusterd) -> VolumeFacts:
+            info = glusterd.started_volume_info(storage.volume)
+            return VolumeFacts(
+                volume_id=info.volume_id, geometry=geometry(volfile.parse(glusterd.getspec(storage.volume)))
+            )
+
+        return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S)
+
+    def store(self, storage: Storage) -> VolumeStore:
+        ping_timeout = storage.options.get("ping-timeout", "")
+        return gfapi.Volume.open(
+            storage.volume,
+            storage.hosts,
+            timeout_s=_CLIENT_WAIT_S,
+            ping_timeout_s=int(ping_timeout) if ping_timeout.isdecimal() else PING_TIMEOUT_S,
+        )
+
+    def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
+        return brick.BrickProbe(storage.volume, facts.volume_id, facts.geometry, _BRICK_TIMEOUT_S)

@@ -1,0 +1,112 @@
+"""CSI's Controller service: requests in, calls on a storage's client, replies out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+from kadalu_ext.api import csi_pb2, csi_pb2_grpc
+from kadalu_ext.csi import params
+from kadalu_ext.csi.clients import Clients, StorageClient
+from kadalu_ext.csi.storages import Storages
+from kadalu_ext.errors import InvalidInputError, NotFoundError, UnavailableError
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import StorageName, parse_volume_id, to_parameters, volume_id
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+"""For a caller that sets no deadline."""
+
+_MARGIN_S: Final = 0.5
+"""What is kept of a caller's time for the answer's way: a reason that arrives too late tells nobody anything."""
+
+
+class Controller(csi_pb2_grpc.ControllerServicer):
+    """Announced is what works."""
+
+    def __init__(self, *, storages: Storages, clients: Clients) -> None:
+        self._storages = storages
+        self._clients = clients
+
+    def ControllerGetCapabilities(
+        self, request: csi_pb2.ControllerGetCapabilitiesRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.ControllerGetCapabilitiesResponse:
+        rpc = csi_pb2.ControllerServiceCapability.RPC(type=csi_pb2.ControllerServiceCapability.RPC.CREATE_DELETE_VOLUME)
+        return csi_pb2.ControllerGetCapabilitiesResponse(capabilities=[csi_pb2.ControllerServiceCapability(rpc=rpc)])
+
+    def CreateVolume(
+        self, request: csi_pb2.CreateVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.CreateVolumeResponse:
+        wanted = params.create_request(request)
+        storage = self._storages.fresher(wanted.storage)
+        self._clients.of(storage).create(wanted.name, wanted.size_bytes, timeout_s=_timeout_s(context))
+        volume = csi_pb2.Volume(
+            volume_id=volume_id(storage.name, wanted.name),
+            capacity_bytes=wanted.size_bytes,
+            volume_context=to_parameters(storage),
+        )
+        return csi_pb2.CreateVolumeResponse(volume=volume)
+
+    def DeleteVolume(
+        self, request: csi_pb2.DeleteVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.DeleteVolumeResponse:
+        if not request.volume_id:
+            raise InvalidInputError("volume_id: missing")
+        try:
+            storage, name = parse_volume_id(request.volume_id)
+        except InvalidInputError:
+            return csi_pb2.DeleteVolumeResponse()  # no volume of ours was ever called so: there is nothing to delete
+        try:
+            client = self._client(storage)
+        except NotFoundError as error:
+            # Its data may well exist: to call it deleted would leave it on the bricks for ever.
+            raise UnavailableError(
+                f"{request.volume_id} cannot be deleted: {error} Create the KadaluStorage {storage} again, and the "
+                "deletion goes on by itself; if its gluster volume is gone for good, delete the PersistentVolume object"
+            ) from error
+        client.delete(name, timeout_s=_timeout_s(context))
+        return csi_pb2.DeleteVolumeResponse()
+
+    def ValidateVolumeCapabilities(
+        self, request: csi_pb2.ValidateVolumeCapabilitiesRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.ValidateVolumeCapabilitiesResponse:
+        if not request.volume_id:
+            raise InvalidInputError("volume_id: missing")
+        if not request.volume_capabilities:
+            raise InvalidInputError("volume_capabilities: missing")
+        storage, name = _ours(request.volume_id)
+        if self._client(storage).recorded_size(name, timeout_s=_timeout_s(context)) is None:
+            raise NotFoundError(f"volume_id: there is no volume {request.volume_id}")
+        reply = csi_pb2.ValidateVolumeCapabilitiesResponse()
+        try:
+            params.check_capabilities(request.volume_capabilities)
+        except InvalidInputError as error:
+            reply.message = str(error)
+        else:
+            reply.confirmed.volume_context.update(request.volume_context)
+            reply.confirmed.volume_capabilities.extend(request.volume_capabilities)
+            reply.confirmed.parameters.update(request.parameters)
+        return reply
+
+    def _client(self, storage: StorageName) -> StorageClient:
+        """Raises: NotFoundError if nothing is known of the storage."""
+        try:
+            return self._clients.of(self._storages.find(storage))
+        except NotFoundError:
+            # its ConfigMap entry may not have reached this pod yet, or be gone before its last PV
+            if client := self._clients.known(storage):
+                return client
+            raise
+
+
+def _ours(text: str) -> tuple[StorageName, PvName]:
+    """Raises: NotFoundError if no volume can have that id."""
+    try:
+        return parse_volume_id(text)
+    except InvalidInputError as error:
+        raise NotFoundError(f"volume_id: there is no such volume: {error}") from error
+
+
+def _timeout_s(context: grpc.ServicerContext) -> float:
+    left = context.time_remaining()
+    return max(0.0, (DEFAULT_TIMEOUT_S if left is None else left) - _MARGIN_S)

@@ -1,0 +1,26 @@
+"""CSI's Identity service, the same for controller and node plugin."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from google.protobuf import wrappers_pb2
+
+from kadalu_ext.api import csi_pb2, csi_pb2_grpc
+from kadalu_ext.storage import PROVISIONER
+
+
+class Identity(csi_pb2_grpc.IdentityServicer):
+    """Touches no volume: what is wrong with one storage is no reason to restart the driver of all."""
+
+    def GetPluginInfo(self, request: csi_pb2.GetPluginInfoRequest, context: object) -> csi_pb2.GetPluginInfoResponse:
+        return csi_pb2.GetPluginInfoResponse(name=PROVISIONER, vendor_version=version("kadalu-ext"))
+
+    def GetPluginCapabilities(
+        self, request: csi_pb2.GetPluginCapabilitiesRequest, context: object
+    ) -> csi_pb2.GetPluginCapabilitiesResponse:
+        service = csi_pb2.PluginCapability.Service(type=csi_pb2.PluginCapability.Service.CONTROLLER_SERVICE)
+        return csi_pb2.GetPluginCapabilitiesResponse(capabilities=[csi_pb2.PluginCapability(service=service)])
+
+    def Probe(self, request: csi_pb2.ProbeRequest, context: object) -> csi_pb2.ProbeResponse:
+        return csi_pb2.ProbeResponse(ready=wrappers_pb2.BoolValue(value=True))

@@ -1,0 +1,92 @@
+"""kadalu-ext-csi: the command line of controller and node plugin."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from kadalu_ext import log, rpc
+from kadalu_ext.api import csi_pb2_grpc
+from kadalu_ext.csi.clients import Clients
+from kadalu_ext.csi.connection import GlusterConnector
+from kadalu_ext.csi.controller import Controller
+from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.storages import Storages
+from kadalu_ext.errors import KadaluExtError
+
+RPC_THREADS: Final = 128
+"""More than csi-provisioner's --worker-threads (100), which is how many calls it makes at a time."""
+
+_QUIET: Final = frozenset({"Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities"})
+_STOP_GRACE_S: Final = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one of the two until SIGTERM or SIGINT; the exit code."""
+    args = parser().parse_args(argv)
+    log.configure(args.log_level)
+    if args.program == "node":
+        from kadalu_ext.csi import node  # the controller has no need of it
+
+        return node.main(args)
+    return controller(args)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what the node plugin does with its options is in node.py."""
+    top = argparse.ArgumentParser(prog="kadalu-ext-csi", description="The CSI driver kadalu.external.")
+    programs = top.add_subparsers(dest="program", required=True)
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument("--endpoint", required=True, help="the unix socket to serve CSI on")
+    both.add_argument("--storages", required=True, help="the directory where the ConfigMap of storages is mounted")
+    both.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+    programs.add_parser("controller", parents=[both], help="makes and deletes volumes; one for the whole cluster")
+    node = programs.add_parser("node", parents=[both], help="mounts volumes for pods; one on each node")
+    node.add_argument("--node-id", required=True, help="the name of this node")
+    node.add_argument("--mounter", required=True, help="the unix socket of kadalu-ext-mounter on this node")
+    node.add_argument("--registration-dir", required=True, help="where kubelet looks for plugins' sockets")
+    node.add_argument("--kubelet-dir", required=True, help="kubelet's --root-dir")
+    return top
+
+
+def controller(args: argparse.Namespace) -> int:
+    """Serves Identity and Controller until a signal comes."""
+    logger = log.Logger("csi-controller")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    storages = Storages(args.storages)
+    clients = Clients(connector=GlusterConnector(), log=logger)
+    server = rpc.serve_unix(args.endpoint.removeprefix("unix://"), log=logger, workers=RPC_THREADS, quiet=_QUIET)
+    # abstract by its stub; what it does not define answers UNIMPLEMENTED
+    servicer = Controller(storages=storages, clients=clients)  # type: ignore[abstract]
+    csi_pb2_grpc.add_IdentityServicer_to_server(Identity(), server)
+    csi_pb2_grpc.add_ControllerServicer_to_server(servicer, server)
+    server.start()
+    logger.info("serving", endpoint=args.endpoint, storages=storages.names())
+    _warm_up(storages, clients, logger)
+    stop.wait()
+    logger.info("stopping")
+    server.stop(_STOP_GRACE_S).wait()
+    sys.stderr.flush()
+    # Calls that hang on a dead storage would hold an ordinary exit up; the volume's state is whole at every step.
+    os._exit(0)
+
+
+def _warm_up(storages: Storages, clients: Clients, logger: log.Logger) -> None:
+    """Opens what is configured: the first claim is quicker, and the trash that an earlier process left is emptied."""
+    for name in storages.names():
+        try:
+            clients.of(storages.find(name)).warm_up()
+        except KadaluExtError as error:
+            logger.warning("storage not usable", storage=name, reason=str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

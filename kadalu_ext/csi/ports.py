@@ -1,0 +1,87 @@
+"""What the use cases need of a volume and its bricks. kadalu_ext.gluster is the real thing, tests bring a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kadalu_ext.gluster.brick import BrickAnswer
+from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.storage import Storage
+
+
+class VolumeStat(Protocol):
+    """statvfs of a volume."""
+
+    @property
+    def total_bytes(self) -> int: ...
+
+
+class VolumeStore(Protocol):
+    """Directories on one volume. Paths are relative to its root; a symlink at their end is never followed.
+
+    Everything raises VolumeIOError with the system's errno, and changes nothing then; DeadlineError while the client is
+    still starting. Each call is atomic. Thread-safe.
+    """
+
+    def mkdir(self, path: str, mode: int) -> None: ...
+
+    def rmdir(self, path: str) -> None: ...
+
+    def rename(self, old: str, new: str) -> None:
+        """A `new` that is an empty directory is replaced."""
+        ...
+
+    def listdir(self, path: str) -> Sequence[str]:
+        """The names, without `.` and `..`."""
+        ...
+
+    def remove_tree(self, path: str, *, deadline: float | None = None) -> None:
+        """Removes a directory and all in it, following no symlink; nothing if it is not there. Not atomic, repeatable.
+
+        Raises: DeadlineError at `deadline`, of time.monotonic().
+        """
+        ...
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None: ...
+
+    def getxattr(self, path: str, name: str) -> bytes: ...
+
+    def statvfs(self, path: str) -> VolumeStat: ...
+
+    def close(self) -> None:
+        """Does not wait for anything that a silent host could hold up."""
+        ...
+
+
+class BrickProbe(Protocol):
+    """Each brick of a volume asked by itself."""
+
+    def stat_directory(self, path: str) -> Sequence[BrickAnswer]:
+        """What every brick answers to a STATFS of that directory, in the geometry's order; never raises for a brick."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFacts:
+    """What glusterd says of a started volume."""
+
+    volume_id: str
+    geometry: Geometry
+
+
+class Connector(Protocol):
+    """Opens what a storage needs."""
+
+    def facts(self, storage: Storage) -> VolumeFacts:
+        """Raises: HostUnreachableError, NotFoundError, VolumeStoppedError, UnsupportedVolumeError."""
+        ...
+
+    def store(self, storage: Storage) -> VolumeStore:
+        """Perhaps still starting. Raises: UnavailableError, NotFoundError, VolumeIOError."""
+        ...
+
+    def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe: ...

@@ -1,0 +1,184 @@
+"""The use cases on one volume: make a PV, wait until every brick enforces it, delete it.
+
+Each step is one atomic call on the volume and each use case can be repeated: after a crash at any step, the same call
+made again ends where an undisturbed one would have. Nobody else may work on the same PV meanwhile (clients.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EEXIST, ENODATA, ENOENT
+from typing import Final
+
+from kadalu_ext.csi import enforcement
+from kadalu_ext.csi.ports import BrickProbe, VolumeStore
+from kadalu_ext.csi.promises import Promises
+from kadalu_ext.errors import ConflictError, VolumeIOError
+from kadalu_ext.gluster.brick import BrickAnswer
+from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.layout import TRASH_DIR, pv_path, record_path, staged_record_path, trash_path
+from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, decode, encode
+from kadalu_ext.units import format_bytes
+
+PV_MODE: Final = 0o777
+"""Pods of any user may write; only the pods that mount the PV see it."""
+
+PARENT_MODE: Final = 0o755
+RECORD_MODE: Final = 0o700
+
+_FIRST_LOOK_S: Final = 0.005
+_LOOK_GROWTH: Final = 1.6
+_LONGEST_LOOK_S: Final = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bricks:
+    """The volume's bricks as they are now, and how to ask them."""
+
+    geometry: Geometry
+    probe: BrickProbe
+
+
+class Volumes:
+    """The PVs of one volume. Thread-safe for different PVs.
+
+    Everything raises VolumeIOError, or BricksDownError where bricks that are down explain it.
+    """
+
+    def __init__(self, *, volume: str, store: VolumeStore, bricks: Bricks, promises: Promises) -> None:
+        self._volume = volume
+        self._store = store
+        self.bricks = bricks
+        """May be replaced at any time: when the volume got other bricks."""
+        self._promises = promises
+
+    def make(self, name: PvName, size_bytes: int) -> None:
+        """The PV's directory and its record are on the volume when this returns; idempotent.
+
+        Raises: ConflictError if the PV exists in another size; CapacityError; RecordError if its record cannot be read.
+        """
+        with self._explained():
+            recorded = self.recorded_size(name)
+            if recorded is None:
+                self._make_new(name, size_bytes)
+            elif recorded != size_bytes:
+                raise ConflictError(
+                    f"{name}: exists with {format_bytes(recorded)} ({recorded} bytes), and was asked for with "
+                    f"{format_bytes(size_bytes)} ({size_bytes} bytes)"
+                )
+            elif self._mkdir(pv_path(name), PV_MODE):
+                # A delete was interrupted. Who waits for events learns of the new directory by a change of its record.
+                self._write_record(record_path(name), name, size_bytes)
+
+    def _make_new(self, name: PvName, size_bytes: int) -> None:
+        with self._promises.reserve(self._store, name, size_bytes):
+            self._mkdir(pv_path(name), PV_MODE)
+            staged = staged_record_path(name)
+            self._mkdir(staged, RECORD_MODE)
+            self._write_record(staged, name, size_bytes)
+            self._store.rename(staged, record_path(name))
+
+    def _write_record(self, path: str, name: PvName, size_bytes: int) -> None:
+        record = encode(QuotaRecord(path=pv_path(name), size_bytes=size_bytes))
+        self._store.setxattr(path, RECORD_XATTR, record)
+
+    def recorded_size(self, name: PvName) -> int | None:
+        """The size in bytes that the PV's record has; None if it has none. Raises: RecordError."""
+        try:
+            return decode(name, self._store.getxattr(record_path(name), RECORD_XATTR)).size_bytes
+        except VolumeIOError as error:
+            # a directory without the xattr was not made by us: whoever makes the record replaces it
+            if error.errno not in (ENOENT, ENODATA):
+                raise
+            return None
+
+    def wait_enforced(self, name: PvName, size_bytes: int, *, deadline: float) -> None:
+        """Returns once every brick that is up was seen to enforce the PV's size. `deadline` is of time.monotonic().
+
+        Raises: NotEnforcedError or BricksDownError, whichever stands at the deadline.
+        """
+        path, pause = pv_path(name), _FIRST_LOOK_S
+        while error := enforcement.not_enforced(*self._ask(path), size_bytes=size_bytes, volume=self._volume):
+            if time.monotonic() + pause >= deadline:
+                raise error
+            time.sleep(pause)
+            pause = min(pause * _LOOK_GROWTH, _LONGEST_LOOK_S)
+
+    def delete(self, name: PvName) -> None:
+        """The PV's directory is in the trash and its record is gone when this returns; idempotent."""
+        with self._explained():
+            self._move_to_trash(name)
+            if not self._rmdir(record_path(name)):
+                self._rmdir(staged_record_path(name))
+            self._promises.forget(name)
+
+    def _move_to_trash(self, name: PvName) -> None:
+        # The suffix is new each time: a PV of the same name may be in the trash still.
+        source, target = pv_path(name), trash_path(name, secrets.token_hex(8))
+        try:
+            self._store.rename(source, target)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+        else:
+            return
+        if not self._mkdir(TRASH_DIR, RECORD_MODE):
+            return  # so it was the PV's directory that is not there
+        self._move_to_trash(name)
+
+    def silent_bricks(self) -> str | None:
+        """The bricks that are down, each with the reason; None if all are up. Bounded by the probe's timeout."""
+        answers, _ = self._ask("")
+        return enforcement.describe(answer for answer in answers if not answer.up) or None
+
+    def _ask(self, path: str) -> tuple[Sequence[BrickAnswer], Geometry]:
+        while True:
+            bricks = self.bricks
+            try:
+                return bricks.probe.stat_directory(path), bricks.geometry
+            except RuntimeError:  # closed: it was replaced meanwhile
+                if bricks is self.bricks:
+                    raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except VolumeIOError as error:
+            if down := enforcement.bricks_down(*self._ask(""), volume=self._volume):
+                raise down from error
+            raise
+
+    def _mkdir(self, path: str, mode: int) -> bool:
+        """Makes the directory, and its parents if they are missing; False if it is there already."""
+        try:
+            return self._mkdir_here(path, mode)
+        except VolumeIOError as error:
+            parent = path.rpartition("/")[0]
+            if error.errno != ENOENT or not parent:
+                raise
+        self._mkdir(parent, PARENT_MODE)
+        return self._mkdir_here(path, mode)
+
+    def _mkdir_here(self, path: str, mode: int) -> bool:
+        try:
+            self._store.mkdir(path, mode)
+        except VolumeIOError as error:
+            if error.errno != EEXIST:
+                raise
+            return False
+        return True
+
+    def _rmdir(self, path: str) -> bool:
+        """False if there is no such directory."""
+        try:
+            self._store.rmdir(path)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return False
+        return True

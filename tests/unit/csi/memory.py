@@ -1,0 +1,201 @@
+"""A volume, its bricks and their quotads in memory: what ports.py asks for. Contract tests hold it to the real one."""
+
+from __future__ import annotations
+
+import posixpath
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from errno import EEXIST, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
+
+from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
+from kadalu_ext.errors import VolumeIOError
+from kadalu_ext.gluster.brick import BrickAnswer, BrickStat
+from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, brick_limit_bytes, decode
+from kadalu_ext.storage import Storage, StorageName
+from kadalu_ext.units import GIB
+
+STORAGE = Storage(name=StorageName("ext"), hosts=("h1", "h2", "h3"), volume="vol")
+
+
+class Crash(BaseException):
+    """The process died here: nothing catches it but the test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    total_bytes: int
+
+
+@dataclass
+class Node:
+    mode: int = 0
+    directory: bool = True
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A tree by paths. `crash_at` kills the n-th call (from 0) before it has done anything."""
+
+    def __init__(self, *, total_bytes: int = GIB) -> None:
+        self.nodes: dict[str, Node] = {"": Node(mode=0o755)}
+        self.total_bytes = total_bytes
+        self.calls = 0
+        self.crash_at: int | None = None
+        self.hold = threading.Event()
+        """Calls wait while it is not set, as they do on a host that is silent."""
+        self.hold.set()
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self.hold.wait()
+        with self._lock:
+            if self.calls == self.crash_at:
+                raise Crash
+            self.calls += 1
+            yield
+
+    def mkdir(self, path: str, mode: int) -> None:
+        with self._call():
+            self._directory(posixpath.dirname(path))
+            if path in self.nodes:
+                raise VolumeIOError(EEXIST, path)
+            self.nodes[path] = Node(mode=mode)
+
+    def rmdir(self, path: str) -> None:
+        with self._call():
+            self._directory(path)
+            if self._below(path):
+                raise VolumeIOError(ENOTEMPTY, path)
+            del self.nodes[path]
+
+    def rename(self, old: str, new: str) -> None:
+        with self._call():
+            self._node(old)
+            self._directory(posixpath.dirname(new))
+            if new in self.nodes and self._below(new):
+                raise VolumeIOError(ENOTEMPTY, new)
+            for path in [old, *self._below(old)]:
+                self.nodes[new + path.removeprefix(old)] = self.nodes.pop(path)
+
+    def listdir(self, path: str) -> Sequence[str]:
+        with self._call():
+            self._directory(path)
+            return [posixpath.basename(below) for below in self._below(path) if posixpath.dirname(below) == path]
+
+    def remove_tree(self, path: str, *, deadline: float | None = None) -> None:
+        with self._call():
+            for below in [*self._below(path), path]:
+                self.nodes.pop(below, None)
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        with self._call():
+            self._node(path).xattrs[name] = value
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        with self._call():
+            xattrs = self._node(path).xattrs
+            if name not in xattrs:
+                raise VolumeIOError(ENODATA, path)
+            return xattrs[name]
+
+    def statvfs(self, path: str) -> Space:
+        with self._call():
+            self._directory(path)
+            return Space(total_bytes=self.total_bytes)
+
+    def close(self) -> None:
+        pass
+
+    def write(self, path: str) -> None:
+        """What a pod does."""
+        self._directory(posixpath.dirname(path))
+        self.nodes[path] = Node(directory=False)
+
+    def _below(self, path: str) -> list[str]:
+        prefix = f"{path}/" if path else ""
+        return [other for other in self.nodes if other.startswith(prefix) and other != path]
+
+    def _node(self, path: str) -> Node:
+        if path not in self.nodes:
+            raise VolumeIOError(ENOENT, f"{path}: no such file or directory")
+        return self.nodes[path]
+
+    def _directory(self, path: str) -> None:
+        if not self._node(path).directory:
+            raise VolumeIOError(ENOTDIR, path)
+
+
+def replica(bricks: int = 3, *, arbiter: bool = False) -> Geometry:
+    return Geometry(
+        kind=VolumeKind.REPLICATE,
+        bricks=tuple(
+            Brick(name=f"vol-client-{n}", host=f"h{n + 1}", path="/bricks/b", arbiter=arbiter and n == bricks - 1)
+            for n in range(bricks)
+        ),
+    )
+
+
+class MemoryBricks:
+    """The bricks of a MemoryStore, with a quotad each that enforces at once what has a record."""
+
+    def __init__(self, store: MemoryStore, geometry: Geometry | None = None) -> None:
+        self.store = store
+        self.geometry = geometry or replica()
+        self.down: set[str] = set()
+        """Hosts that are switched off."""
+        self.idle: set[str] = set()
+        """Hosts without quotad."""
+        self.asked = 0
+
+    def stat_directory(self, path: str) -> list[BrickAnswer]:
+        self.asked += 1
+        return [self._answer(brick, path) for brick in self.geometry.bricks]
+
+    def _answer(self, brick: Brick, path: str) -> BrickAnswer:
+        if brick.host in self.down:
+            return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: refused", up=False)
+        if path not in self.store.nodes:
+            return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: it has no directory {path}", up=True)
+        limit = None if brick.host in self.idle else self._limit(path)
+        total = self.store.total_bytes if limit is None else limit
+        stat = BrickStat(total_bytes=total, free_bytes=total, block_bytes=4096)
+        return BrickAnswer(brick=brick, stat=stat, error=None, up=True)
+
+    def _limit(self, path: str) -> int | None:
+        name = posixpath.basename(path)
+        node = self.store.nodes.get(f"{RECORDS_DIR}/{name}")
+        if node is None or RECORD_XATTR not in node.xattrs:
+            return None
+        record = decode(name, node.xattrs[RECORD_XATTR])
+        assert record.path == path
+        return brick_limit_bytes(record.size_bytes, data_bricks=self.geometry.data_bricks, block_bytes=4096)
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryConnector:
+    """ports.Connector for one volume."""
+
+    def __init__(self, store: MemoryStore, bricks: MemoryBricks) -> None:
+        self.memory = store
+        self.bricks = bricks
+        self.volume_id = "11111111-2222-3333-4444-555555555555"
+        self.error: Exception | None = None
+        self.opened = 0
+
+    def facts(self, storage: Storage) -> VolumeFacts:
+        if self.error is not None:
+            raise self.error
+        return VolumeFacts(volume_id=self.volume_id, geometry=self.bricks.geometry)
+
+    def store(self, storage: Storage) -> VolumeStore:
+        self.opened += 1
+        return self.memory
+
+    def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
+        return self.bricks

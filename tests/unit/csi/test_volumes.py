@@ -1,0 +1,237 @@
+"""The use cases on one volume, disturbed at every step."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kadalu_ext.csi.promises import Promises
+from kadalu_ext.csi.trash import empty
+from kadalu_ext.csi.volumes import Bricks, Volumes
+from kadalu_ext.errors import (
+    BricksDownError,
+    CapacityError,
+    ConflictError,
+    NotEnforcedError,
+    RecordError,
+    VolumeIOError,
+)
+from kadalu_ext.layout import pv_path, record_path, staged_record_path
+from kadalu_ext.record import RECORD_XATTR, PvName
+from kadalu_ext.units import GIB, MIB
+from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, replica
+
+PV = PvName("pvc-1")
+CREATE_STEPS = 17  # calls on an empty volume
+SCAFFOLD = {"", "info", "info/quota", "subvol", "trash"}
+
+
+class Fixture:
+    """One volume, and a controller that can be killed and started anew."""
+
+    def __init__(self, *, arbiter: bool = False) -> None:
+        self.store = MemoryStore()
+        self.bricks = MemoryBricks(self.store, replica(arbiter=arbiter))
+        self.restart()
+
+    def restart(self) -> None:
+        self.store.crash_at = None
+        self.volumes = Volumes(
+            volume="vol",
+            store=self.store,
+            bricks=Bricks(geometry=self.bricks.geometry, probe=self.bricks),
+            promises=Promises(volume="vol", overcommit=1.0),
+        )
+
+    def create(self, name: PvName = PV, size_bytes: int = 64 * MIB, *, patience_s: float = 0.0) -> None:
+        self.volumes.make(name, size_bytes)
+        self.volumes.wait_enforced(name, size_bytes, deadline=time.monotonic() + patience_s)
+
+    def left(self) -> set[str]:
+        """What is on the volume besides the directories that stay."""
+        return {path for path in self.store.nodes if path not in SCAFFOLD and not path.startswith("subvol/")} | {
+            path for path in self.store.nodes if path.count("/") > 2
+        }
+
+
+@pytest.fixture
+def on() -> Fixture:
+    return Fixture()
+
+
+def test_a_created_pv_has_a_directory_for_every_user_and_a_record(on: Fixture) -> None:
+    on.create()
+    assert on.store.nodes[pv_path(PV)].mode == 0o777
+    assert on.store.nodes["subvol"].mode == 0o755
+    assert on.store.nodes[record_path(PV)].xattrs == {
+        RECORD_XATTR: b'{"v":1,"path":"%s","size":67108864}' % pv_path(PV).encode()
+    }
+    assert on.left() == {pv_path(PV), record_path(PV)}
+
+
+def test_a_deleted_pv_leaves_nothing_once_the_trash_is_empty(on: Fixture) -> None:
+    on.create()
+    on.store.write(f"{pv_path(PV)}/data")
+    on.volumes.delete(PV)
+    assert pv_path(PV) not in on.store.nodes
+    assert empty(on.store) == {}
+    assert on.left() == set()
+
+
+def test_the_same_pv_again_is_the_same_pv(on: Fixture) -> None:
+    on.create()
+    before = dict(on.store.nodes)
+    on.create()
+    assert on.store.nodes == before
+
+
+def test_the_same_name_in_another_size_is_a_conflict_with_both_sizes(on: Fixture) -> None:
+    on.create()
+    with pytest.raises(ConflictError, match=r"64 MiB .* 80 MiB"):
+        on.create(size_bytes=80 * MIB)
+
+
+def test_a_volume_that_is_too_small_is_told_with_the_figures_before_anything_is_written(on: Fixture) -> None:
+    on.create(PvName("pvc-0"), 1000 * MIB)
+    with pytest.raises(CapacityError, match=r"64 MiB .* 1 GiB, .* 1000 MiB are promised to 1 PVs; at most 24 MiB"):
+        on.create()
+    assert pv_path(PV) not in on.store.nodes
+
+
+def test_promises_are_what_the_records_say_also_after_a_restart(on: Fixture) -> None:
+    on.create(PvName("pvc-0"), GIB)
+    on.restart()
+    with pytest.raises(CapacityError):
+        on.create()
+    on.volumes.delete(PvName("pvc-0"))
+    on.create()
+
+
+def test_a_record_that_cannot_be_read_is_left_to_people(on: Fixture) -> None:
+    on.create()
+    on.store.nodes[record_path(PV)].xattrs[RECORD_XATTR] = b'{"v":2}'
+    with pytest.raises(RecordError, match="upgrade"):
+        on.create()
+    on.create(PvName("pvc-2"))
+
+
+@pytest.mark.parametrize("steps", range(CREATE_STEPS))
+def test_a_create_that_was_killed_at_any_step_is_completed_by_a_retry(on: Fixture, steps: int) -> None:
+    on.store.crash_at = steps
+    with pytest.raises(Crash):
+        on.create()
+    on.restart()
+    on.create()
+    assert on.left() == {pv_path(PV), record_path(PV)}
+
+
+def test_those_were_all_steps_of_a_create(on: Fixture) -> None:
+    on.create()
+    assert on.store.calls == CREATE_STEPS
+
+
+@pytest.mark.parametrize("steps", range(CREATE_STEPS + 1))
+def test_a_create_that_was_killed_at_any_step_can_be_deleted(on: Fixture, steps: int) -> None:
+    on.store.crash_at = steps
+    with suppress(Crash):
+        on.create()
+    on.restart()
+    on.volumes.delete(PV)
+    empty(on.store)
+    assert on.left() == set()
+
+
+@given(kills=st.lists(st.integers(min_value=0, max_value=CREATE_STEPS), max_size=6), create_last=st.booleans())
+def test_however_often_create_and_delete_are_killed_the_last_call_decides(kills: list[int], create_last: bool) -> None:
+    on = Fixture()
+    for at, kill in enumerate(kills):
+        on.store.crash_at = on.store.calls + kill
+        with suppress(Crash):
+            on.create() if at % 2 else on.volumes.delete(PV)
+        on.restart()
+    on.create() if create_last else on.volumes.delete(PV)
+    empty(on.store)
+    assert on.left() == ({pv_path(PV), record_path(PV)} if create_last else set())
+
+
+def test_deleting_what_never_was_is_done(on: Fixture) -> None:
+    on.volumes.delete(PV)
+    on.volumes.delete(PV)
+    assert on.left() == set()
+
+
+def test_a_staged_record_that_a_crash_left_goes_with_the_pv(on: Fixture) -> None:
+    on.create()
+    on.store.nodes[staged_record_path(PV)] = on.store.nodes.pop(record_path(PV))
+    on.volumes.delete(PV)
+    assert staged_record_path(PV) not in on.store.nodes
+
+
+def test_a_record_whose_directory_is_gone_is_shown_anew_to_who_waits_for_events(on: Fixture) -> None:
+    on.create()
+    del on.store.nodes[pv_path(PV)]
+    changes: list[str] = []
+    setxattr = on.store.setxattr
+
+    def watched(path: str, name: str, value: bytes) -> None:
+        changes.append(path)
+        setxattr(path, name, value)
+
+    on.store.setxattr = watched  # type: ignore[method-assign]
+    on.create()
+    assert (pv_path(PV) in on.store.nodes, changes) == (True, [record_path(PV)])
+
+
+def test_a_brick_that_does_not_enforce_is_named_with_the_remedy(on: Fixture) -> None:
+    on.bricks.idle = {"h2"}
+    with pytest.raises(NotEnforcedError, match=r"1 of 3 bricks: brick h2:/bricks/b shows 1 GiB .* On h2: `systemctl"):
+        on.create()
+    on.bricks.idle = set()
+    on.create()
+
+
+def test_bricks_are_asked_until_they_enforce(on: Fixture) -> None:
+    on.volumes.make(PV, 64 * MIB)
+    on.bricks.idle = {"h1", "h3"}
+    asks = on.bricks.stat_directory
+
+    def ask(path: str) -> list[object]:
+        if on.bricks.asked == 3:
+            on.bricks.idle = set()
+        return list(asks(path))
+
+    on.bricks.stat_directory = ask  # type: ignore[assignment,method-assign]
+    on.volumes.wait_enforced(PV, 64 * MIB, deadline=time.monotonic() + 10)
+    assert on.bricks.asked == 4
+
+
+def test_one_brick_of_three_may_be_down_and_two_may_not(on: Fixture) -> None:
+    on.bricks.down = {"h1"}
+    on.create()
+    on.bricks.down = {"h1", "h3"}
+    with pytest.raises(
+        BricksDownError, match=r"2 of its 3 bricks are down: brick h1:.*brick h3:.*gluster volume status"
+    ):
+        on.create()
+
+
+def test_an_arbiter_needs_no_limit() -> None:
+    on = Fixture(arbiter=True)
+    on.bricks.idle = {"h3"}
+    on.create()
+
+
+def test_bricks_that_are_down_explain_why_nothing_can_be_written(on: Fixture) -> None:
+    def read_only(path: str, mode: int) -> None:
+        raise VolumeIOError(30, "Read-only file system")
+
+    on.store.mkdir = read_only  # type: ignore[method-assign]
+    with pytest.raises(VolumeIOError):
+        on.create()
+    on.bricks.down = {"h1", "h2"}
+    with pytest.raises(BricksDownError, match="h1"):
+        on.create()
