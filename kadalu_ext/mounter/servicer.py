@@ -1,0 +1,60 @@
+"""The mounter's gRPC service: requests to storages and back, nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+from kadalu_ext.api import mounter_pb2, mounter_pb2_grpc
+from kadalu_ext.mounter.storages import Storages
+from kadalu_ext.mounter.supervisor import State
+from kadalu_ext.storage import Storage, check_storage_name, from_parameters
+
+_STATES: Final = {
+    State.MOUNTING: mounter_pb2.StorageStatus.MOUNTING,
+    State.MOUNTED: mounter_pb2.StorageStatus.MOUNTED,
+    State.DEAD: mounter_pb2.StorageStatus.DEAD,
+}
+
+
+class MounterServicer(mounter_pb2_grpc.MounterServicer):
+    """See mounter.proto."""
+
+    def __init__(self, storages: Storages) -> None:
+        self._storages = storages
+
+    def Mount(self, request: mounter_pb2.MountRequest, context: grpc.ServicerContext) -> mounter_pb2.MountResponse:
+        return mounter_pb2.MountResponse(path=self._storages.mount(_storage(request)))
+
+    def Release(
+        self, request: mounter_pb2.ReleaseRequest, context: grpc.ServicerContext
+    ) -> mounter_pb2.ReleaseResponse:
+        self._storages.release(check_storage_name(request.storage))
+        return mounter_pb2.ReleaseResponse()
+
+    def List(self, request: mounter_pb2.ListRequest, context: grpc.ServicerContext) -> mounter_pb2.ListResponse:
+        return mounter_pb2.ListResponse(
+            storages=[
+                mounter_pb2.StorageStatus(
+                    storage=status.name,
+                    state=_STATES[status.state],
+                    path=status.path,
+                    reason=status.reason,
+                    hidden_hosts=status.hidden_hosts,
+                )
+                for status in self._storages.list()
+            ]
+        )
+
+
+def _storage(request: mounter_pb2.MountRequest) -> Storage:
+    """The storage of a request, checked as strictly as a StorageClass's parameters. Raises: InvalidInputError."""
+    return from_parameters(
+        {
+            "storage": request.storage,
+            "hosts": ",".join(request.hosts),
+            "volume": request.volume,
+            "options": ",".join(f"{key}={value}" for key, value in request.options.items()),
+        }
+    )

@@ -1,0 +1,282 @@
+"""One storage on this node: its volfile server, its client, its mount, and the thread that keeps them true."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from kadalu_ext import mountinfo, mounting
+from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
+from kadalu_ext.gluster import volfile
+from kadalu_ext.gluster.volfile import Volfile
+from kadalu_ext.log import Logger
+from kadalu_ext.mounter import hosts, mountpoint, processes
+from kadalu_ext.mounter.client import Client, Places
+from kadalu_ext.mounter.volfiles import client_volfile
+from kadalu_ext.mounter.volserver import VolfileServer
+from kadalu_ext.storage import Storage, StorageName, from_json, to_json
+
+READY_S: Final = 20.0
+"""How long a client may take to become usable: a replicate volume waits ten seconds for a brick that falls silent."""
+
+WAIT_S: Final = 40.0
+"""How long a call waits for another one of the same storage."""
+
+CALLERS: Final = 16
+"""How many calls may wait for one storage, so that they never take the workers of the others."""
+
+
+class State(StrEnum):
+    """What has become of a storage."""
+
+    MOUNTING = "mounting"
+    MOUNTED = "mounted"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A storage as the mounter sees it. `reason` says why it is dead."""
+
+    name: StorageName
+    state: State
+    path: str
+    reason: str
+    hidden_hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """All that a supervisor touches outside of this process, so that a test can give it a small world."""
+
+    fetch: Callable[[Storage], Volfile] = hosts.fetch
+    silent: Callable[[Volfile, frozenset[str] | None], frozenset[str]] = hosts.silent
+    start: Callable[[Storage, Places], Client] = Client.start
+    find: Callable[[Places], list[tuple[int, int]]] = processes.find
+    mounts: Callable[[], tuple[mountinfo.Mount, ...]] = mountinfo.read
+    unmount: Callable[[str], bool] = lambda path: mounting.unmount(path, lazily=True)
+    prepare: Callable[[str], bool] = mountpoint.prepare
+    remove: Callable[[str], None] = mountpoint.remove
+
+
+class Supervisor:
+    """A storage's life on this node. Thread-safe; calls for one storage are carried out one after the other.
+
+    refresh_s: how often the volume's hosts are asked for a changed volfile, and hidden hosts whether they answer again.
+    """
+
+    def __init__(self, name: StorageName, places: Places, *, log: Logger, world: World, refresh_s: float) -> None:
+        self.name = name
+        self._places = places
+        self._log = log
+        self._world = world
+        self._refresh_s = refresh_s
+        self._server = VolfileServer(places.socket)
+        self._callers = threading.BoundedSemaphore(CALLERS)
+        self._working = threading.Lock()
+        """Held by whoever changes what is below."""
+        self._storage: Storage | None = None
+        self._client: Client | None = None
+        self._hidden: frozenset[str] | None = None
+        """Brick hosts that the client was not told of; None: not known, as after a restart."""
+        self._reason = ""
+        self._failures = 0
+        self._failure: KadaluExtError | None = None
+
+    # --- what is asked ----------------------------------------------------------------------------------------------
+
+    def mount(self, storage: Storage) -> str:
+        """The path of the storage's mount, made if it is not there. Idempotent.
+
+        Raises: InProgressError if too many calls wait already; ConflictError if it is mounted from another volume; and
+        what `hosts.fetch` and `Client.wait_ready` raise. Calls that waited for a failed attempt share its error.
+        """
+        failures = self._failures
+        self._enter()
+        try:
+            if self._failure is not None and self._failures != failures:
+                raise self._failure
+            self._describe(storage)
+            if not self._mounted():
+                self._start(storage)
+        except OSError as error:
+            raise MounterError(f"{self.name}: cannot be mounted on this node: {error}") from error
+        finally:
+            self._leave()
+        return self._places.mount
+
+    def release(self) -> None:
+        """Takes the mount away, and forgets the storage. The client ends by itself with the last bind mount of it.
+
+        Idempotent. Raises: InProgressError; MounterError if the mount cannot be taken away.
+        """
+        self._enter()
+        try:
+            self._client = self._storage = None
+            self._unmount()
+            self._world.remove(self._places.mount)
+            if os.path.exists(self._places.description):
+                os.unlink(self._places.description)
+        except OSError as error:
+            raise MounterError(f"{self.name}: cannot be unmounted from this node: {error}") from error
+        finally:
+            self._leave()
+
+    def recover(self) -> None:
+        """Finds what an earlier mounter left: takes over a client that lives, takes away a mount whose client is dead.
+
+        Raises: OSError.
+        """
+        self._read_description()
+        clients = self._world.find(self._places)
+        mount = mountinfo.at(self._world.mounts(), self._places.mount)
+        for _pid, pidfd in clients[:-1] if mount else clients:
+            os.close(pidfd)  # released: they live for as long as a bind mount of theirs
+        if mount is not None and clients:
+            self._watch(Client.adopt(*clients[-1], self._places, mount.device))
+            self._log.info("client found again", storage=self.name, pid=clients[-1][0])
+        elif mount is not None:
+            self._unmount()
+            self._reason = "its client died with the mounter that started it; pods that used it must be restarted"
+            self._log.error("mount found dead", storage=self.name, path=self._places.mount)
+
+    def status(self) -> Status | None:
+        """What has become of the storage; None if nobody wants it. Never waits."""
+        if self._storage is None and self._client is None and not self._reason:
+            return None
+        mounted = self._mounted()
+        state = State.MOUNTED if mounted else State.MOUNTING if self._working.locked() else State.DEAD
+        return Status(
+            name=self.name,
+            state=state,
+            path=self._places.mount,
+            reason="" if mounted else self._reason,
+            hidden_hosts=tuple(sorted(self._hidden or ())),
+        )
+
+    def close(self) -> None:
+        """Stops serving volfiles. The client goes on."""
+        self._server.close()
+
+    # --- how it is done ---------------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        if not self._callers.acquire(blocking=False):
+            raise InProgressError(f"{self.name}: {CALLERS} calls wait for this storage already")
+        if not self._working.acquire(timeout=WAIT_S):
+            self._callers.release()
+            raise InProgressError(f"{self.name}: an earlier call is still at work after {WAIT_S:g} s")
+
+    def _leave(self) -> None:
+        self._working.release()
+        self._callers.release()
+
+    def _describe(self, storage: Storage) -> None:
+        """Remembers how to reach the volume, on disk too: a mounter that finds its client again must serve it."""
+        known = self._storage
+        if known == storage:
+            return
+        if known is not None and known.volume != storage.volume and self._mounted():
+            raise ConflictError(
+                f"{self.name}: it is mounted on this node from the volume {known.volume}, not {storage.volume}; "
+                "a storage keeps its volume for life: give another volume a storage of its own"
+            )
+        path = self._places.description
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            file.write(to_json(storage))
+        os.replace(path + ".new", path)
+        self._storage = storage
+
+    def _read_description(self) -> None:
+        try:
+            with open(self._places.description, encoding="utf-8") as file:
+                self._storage = from_json(file.read())
+        except FileNotFoundError:
+            pass
+        except InvalidInputError as error:
+            self._log.warning("description not readable", storage=self.name, reason=str(error))
+
+    def _mounted(self) -> bool:
+        client = self._client
+        if client is None or client.ended():
+            return False
+        mount = mountinfo.at(self._world.mounts(), self._places.mount)
+        return mount is not None and mount.device == client.device
+
+    def _start(self, storage: Storage) -> None:
+        self._client = None  # one that lives, but whose mount was taken away, ends with its last bind mount
+        try:
+            self._unmount()
+            volume = self._world.fetch(storage)
+            self._hidden = self._world.silent(volume, None)
+            self._server.serve(volfile.render(client_volfile(volume, options=storage.options, hidden=self._hidden)))
+            if not self._world.prepare(self._places.mount):
+                self._log.warning("mount point cannot be made immutable", storage=self.name, path=self._places.mount)
+            client = self._world.start(storage, self._places)
+            try:
+                client.wait_ready(READY_S)
+            except BaseException:
+                client.kill()
+                client.forget()
+                self._unmount()
+                raise
+        except KadaluExtError as error:
+            self._reason, self._failure = str(error), error
+            self._failures += 1
+            raise
+        self._reason, self._failure = "", None
+        self._watch(client)
+
+    def _unmount(self) -> None:
+        while mountinfo.at(self._world.mounts(), self._places.mount) and self._world.unmount(self._places.mount):
+            pass
+
+    def _watch(self, client: Client) -> None:
+        self._client = client
+        threading.Thread(target=self._keep, args=(client,), name=f"keep-{self.name}", daemon=True).start()
+
+    def _keep(self, client: Client) -> None:
+        """Follows one client to its end."""
+        ended = False
+        while not ended:
+            if self._client is client:
+                self._refresh()
+            ended = client.wait_end(self._refresh_s)
+        if self._client is client:
+            self._reason = f"its client ended: {client.last_words()}; pods that used it must be restarted"
+            self._log.error("client ended", storage=self.name, pid=client.pid, reason=self._reason)
+        else:
+            self._log.info("released client ended", storage=self.name, pid=client.pid)
+        client.forget()
+
+    def _refresh(self) -> None:
+        """Serves the volfile as it is now, and without those hidden hosts that answer again.
+
+        A host that falls silent is never hidden from a client that runs: the client has noticed by itself, and taking
+        the connection away would cost it what it still waits for.
+        """
+        storage = self._storage
+        if storage is None:
+            return  # found again, and not asked for yet
+        try:
+            volume = self._world.fetch(storage)
+            hidden = self._world.silent(volume, self._hidden)
+            text = volfile.render(client_volfile(volume, options=storage.options, hidden=hidden))
+        except KadaluExtError as error:
+            self._log.debug("volfile not refreshed", storage=self.name, reason=str(error))
+            return
+        if not self._working.acquire(blocking=False):
+            return  # it is being mounted or released
+        try:
+            self._hidden = hidden
+            if self._server.serve(text):
+                self._log.info("volfile pushed", storage=self.name, hidden_hosts=sorted(hidden))
+        except OSError as error:
+            self._log.warning("volfile not served", storage=self.name, reason=str(error))
+        finally:
+            self._working.release()
