@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from google.protobuf import wrappers_pb2
 
+from kadalu_ext import __version__
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.storage import PROVISIONER
 
@@ -14,7 +13,7 @@ class Identity(csi_pb2_grpc.IdentityServicer):
     """Touches no volume: what is wrong with one storage is no reason to restart the driver of all."""
 
     def GetPluginInfo(self, request: csi_pb2.GetPluginInfoRequest, context: object) -> csi_pb2.GetPluginInfoResponse:
-        return csi_pb2.GetPluginInfoResponse(name=PROVISIONER, vendor_version=version("kadalu-ext"))
+        return csi_pb2.GetPluginInfoResponse(name=PROVISIONER, vendor_version=__version__)
 
     def GetPluginCapabilities(
         self, request: csi_pb2.GetPluginCapabilitiesRequest, context: object

@@ -47,12 +47,16 @@ class MemoryStore:
         self.hold = threading.Event()
         """Calls wait while it is not set, as they do on a host that is silent."""
         self.hold.set()
+        self.waiting = 0
         self._lock = threading.RLock()
 
     @contextmanager
     def _call(self) -> Iterator[None]:
+        with self._lock:
+            self.waiting += 1
         self.hold.wait()
         with self._lock:
+            self.waiting -= 1
             if self.calls == self.crash_at:
                 raise Crash
             self.calls += 1

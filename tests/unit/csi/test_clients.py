@@ -1,0 +1,178 @@
+"""Calls on a storage: bounded, one at a time for each PV, and no storage slows another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from kadalu_ext.csi import clients
+from kadalu_ext.csi.clients import Clients, StorageClient
+from kadalu_ext.errors import CapacityError, DeadlineError, HostUnreachableError, InProgressError, NotEnforcedError
+from kadalu_ext.layout import pv_path, record_path
+from kadalu_ext.log import Logger
+from kadalu_ext.record import PvName
+from kadalu_ext.units import GIB, MIB
+from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore, replica
+
+PV = PvName("pvc-1")
+
+
+class Fixture:
+    """A client of a storage in memory, and threads to call it from."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.bricks = MemoryBricks(self.store)
+        self.connector = MemoryConnector(self.store, self.bricks)
+        self.clients = Clients(connector=self.connector, log=Logger("test"))
+        self.client: StorageClient = self.clients.of(STORAGE)
+        self.threads = ThreadPoolExecutor(64)
+
+    def create(self, name: str = PV, size_bytes: int = 64 * MIB, *, timeout_s: float = 10.0) -> None:
+        self.client.create(PvName(name), size_bytes, timeout_s=timeout_s)
+
+    def create_elsewhere(self, name: str = PV, *, timeout_s: float = 10.0) -> Future[None]:
+        return self.threads.submit(self.create, name, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def on() -> Iterator[Fixture]:
+    fixture = Fixture()
+    yield fixture
+    fixture.store.hold.set()
+    fixture.threads.shutdown()
+    fixture.clients.close()
+
+
+def until(what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_retry_while_the_first_create_runs_is_aborted(on: Fixture) -> None:
+    on.store.hold.clear()
+    first = on.create_elsewhere()
+    until(lambda: on.connector.opened)
+    with pytest.raises(InProgressError, match="ext/pvc-1: an earlier call has been at work"):
+        on.create()
+    on.store.hold.set()
+    first.result()
+    on.create()
+
+
+def test_a_pv_is_taken_until_the_work_ends_and_not_until_its_caller_gives_up(on: Fixture) -> None:
+    on.store.hold.clear()
+    with pytest.raises(DeadlineError, match=r"storage ext, volume vol: no answer within 0\.1 s; the work goes on"):
+        on.create(timeout_s=0.1)
+    with pytest.raises(InProgressError):
+        on.client.delete(PV, timeout_s=1)
+    on.store.hold.set()
+    until(lambda: record_path(PV) in on.store.nodes)
+    on.create()
+
+
+def test_a_deadline_names_the_bricks_that_are_silent(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_DIAGNOSIS_S", 0.05)
+    on.bricks.down = {"h2"}
+    on.store.hold.clear()
+    with pytest.raises(DeadlineError, match=r"Down or silent: brick h2:/bricks/b"):
+        on.create(timeout_s=0.2)
+
+
+def test_what_is_not_begun_in_time_is_not_done_later(on: Fixture) -> None:
+    on.store.hold.clear()
+    busy = [on.create_elsewhere(f"busy-{n}", timeout_s=5) for n in range(clients.WORKERS)]
+    until(lambda: on.store.waiting == clients.WORKERS + 1)  # and who empties the trash
+    with pytest.raises(DeadlineError, match="not begun within"):
+        on.create(timeout_s=0.1)
+    on.store.hold.set()
+    for future in busy:
+        future.result()
+    assert pv_path(PV) not in on.store.nodes
+    on.create()
+
+
+def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
+    on.store.hold.clear()
+    dead = [on.create_elsewhere(f"dead-{n}", timeout_s=2) for n in range(40)]
+    other = MemoryStore()
+    connector = MemoryConnector(other, MemoryBricks(other))
+    client = StorageClient(replace(STORAGE), connector=connector, log=Logger("test"))
+    started = time.monotonic()
+    client.create(PV, 64 * MIB, timeout_s=10)
+    assert time.monotonic() - started < 1
+    client.close()
+    assert all(isinstance(future.exception(), DeadlineError) for future in dead)
+
+
+def test_many_callers_of_a_storage_that_does_not_answer_share_the_time(on: Fixture) -> None:
+    on.store.hold.clear()
+    started = time.monotonic()
+    waits = [on.create_elsewhere(f"pvc-{n}", timeout_s=4) for n in range(64)]
+    assert isinstance(waits[-1].exception(), DeadlineError)
+    assert time.monotonic() - started < 3
+    on.store.hold.set()
+    for future in waits:
+        future.exception()
+
+
+def test_those_who_wait_for_a_brick_leave_the_workers_to_others(on: Fixture) -> None:
+    on.bricks.idle = {"h3"}
+    waiting = [on.create_elsewhere(f"pvc-{n}", timeout_s=3) for n in range(12)]
+    until(lambda: all(record_path(PvName(f"pvc-{n}")) in on.store.nodes for n in range(12)))
+    on.client.delete(PvName("pvc-other"), timeout_s=1)
+    assert not any(future.done() for future in waiting)
+    on.bricks.idle = set()
+    for future in waiting:
+        future.result()
+
+
+def test_what_is_promised_never_exceeds_the_volume_however_many_ask_at_once(on: Fixture) -> None:
+    results = [on.create_elsewhere(f"pvc-{n}") for n in range(40)]
+    granted = sum(future.exception() is None for future in results)
+    assert granted == GIB // (64 * MIB)
+    assert {type(future.exception()) for future in results} == {type(None), CapacityError}
+
+
+def test_a_failure_is_told_and_the_next_call_tries_anew(on: Fixture) -> None:
+    on.connector.error = HostUnreachableError("h1:24007: refused")
+    with pytest.raises(HostUnreachableError):
+        on.create()
+    on.connector.error = None
+    on.create()
+
+
+def test_a_storage_with_other_hosts_is_connected_anew_and_keeps_its_promises(on: Fixture) -> None:
+    on.create("pvc-0", 512 * MIB)
+    on.clients.of(replace(STORAGE, hosts=("h9",)))
+    on.create()
+    assert on.connector.opened == 2
+    with pytest.raises(CapacityError, match="576 MiB are promised to 2 PVs"):
+        on.create("pvc-2", 512 * MIB)
+
+
+def test_a_brick_that_was_replaced_must_enforce_too(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    on.create()
+    monkeypatch.setattr(clients, "_FACTS_S", 0.0)
+    on.bricks.geometry = replace(replica(), bricks=(*replica().bricks[:2], replace(replica().bricks[2], host="h4")))
+    on.bricks.idle = {"h4"}
+    with pytest.raises(NotEnforcedError, match="h4"):
+        on.create("pvc-2", timeout_s=0.2)
+    assert on.connector.opened == 1
+
+
+def test_what_an_earlier_process_left_in_the_trash_is_removed(on: Fixture) -> None:
+    on.store.mkdir("trash", 0o700)
+    on.store.mkdir("trash/pvc-0.1", 0o777)
+    on.store.write("trash/pvc-0.1/data")
+    on.client.warm_up()
+    until(lambda: "trash/pvc-0.1" not in on.store.nodes)
+    on.create()
+    on.client.delete(PV, timeout_s=10)
+    until(lambda: not any(path.startswith("trash/") for path in on.store.nodes))
