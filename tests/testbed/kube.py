@@ -35,7 +35,8 @@ SIDECARS = ("csi-provisioner",)
 # Directories of the host that Kubernetes, containerd and the pods' hostPath volumes write to: in the sandbox each
 # is an overlay, so that what they write there is the instance's own and the host keeps nothing of it.
 _OVERLAID = ("/var/lib", "/var/log", "/run")
-_READY_SECONDS = 90
+# A bound for hangs: ten times what it takes on two slow cores.
+_READY_SECONDS = 300
 
 
 def build() -> list[Path]:
