@@ -119,6 +119,11 @@ class Daemon:
         self._tell()
 
     @property
+    def ready(self) -> bool:
+        """Whether everything was looked through once."""
+        return self._ready
+
+    @property
     def outcomes(self) -> dict[Owner, Outcome]:
         """What is known to have become of each record."""
         return dict(self._outcomes)

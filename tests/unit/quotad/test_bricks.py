@@ -1,0 +1,130 @@
+"""Which bricks are this host's, and which are kadalu-quotad's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.quotad import bricks
+from kadalu_ext.quotad.bricks import Brick, Choice
+from tests.unit.quotad.fakes import FakeHost
+
+
+def inventory(host: FakeHost) -> bricks.Inventory:
+    return bricks.read_inventory(str(host.glusterd))
+
+
+def only(host: FakeHost) -> Brick:
+    (brick,) = inventory(host).bricks
+    return brick
+
+
+def test_only_the_bricks_of_this_host_are_taken(host: FakeHost) -> None:
+    root = host.add_volume("v", {"replica_count": 3}, count=3, local=1)
+    assert only(host) == Brick(volume="v", path=str(root), arbiter=False, data_bricks=1, choice=Choice.IF_USED)
+
+
+@pytest.mark.parametrize(("local", "arbiter"), [(0, False), (1, False), (2, True)])
+def test_the_last_brick_of_an_arbiter_volume_is_the_arbiter(host: FakeHost, local: int, arbiter: bool) -> None:
+    host.add_volume("v", {"replica_count": 3, "arbiter_count": 1}, count=3, local=local)
+    assert only(host).arbiter is arbiter
+
+
+def test_disperse_spreads_data_over_bricks_less_redundancy(host: FakeHost) -> None:
+    host.add_volume("v", {"disperse_count": 6, "redundancy_count": 2}, count=6)
+    assert only(host).data_bricks == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "info", "why"),
+    [
+        (6, {"replica_count": 3}, "distributed over 2 subvolumes"),
+        (2, {}, "distributed over 2 subvolumes"),
+        (1, {"features.shard": "on"}, "features.shard"),
+        (2, {"replica_count": 2, "thin_arbiter_count": 1}, "thin arbiter"),
+    ],
+)
+def test_a_volume_on_which_limits_mean_nothing_is_named(
+    host: FakeHost, count: int, info: dict[str, object], why: str
+) -> None:
+    host.add_volume("v", info, count=count)
+    assert why in only(host).unsupported
+
+
+def test_a_file_of_names_decides_alone(host: FakeHost) -> None:
+    host.add_volume("listed")
+    host.add_volume("exported", {"user.kadalu-ext.export": "on"})
+    host.name_volumes("# ours\nlisted   # since May\n\nmissing\n")
+    seen = inventory(host)
+    assert {brick.volume: brick.choice for brick in seen.bricks} == {
+        "listed": Choice.NAMED,
+        "exported": Choice.LEFT_OUT,
+    }
+    assert len(seen.problems) == 1
+    assert "'missing'" in seen.problems[0]
+
+
+@pytest.mark.parametrize(("value", "choice"), [("on", Choice.NAMED), ("off", Choice.LEFT_OUT), (None, Choice.IF_USED)])
+def test_without_a_file_the_volume_option_decides(host: FakeHost, value: str | None, choice: Choice) -> None:
+    host.add_volume("v", {} if value is None else {"user.kadalu-ext.export": value})
+    assert only(host).choice is choice
+
+
+def test_a_damaged_file_of_names_takes_no_volume_and_says_so(host: FakeHost) -> None:
+    host.add_volume("v")
+    host.name_volumes('["v"')
+    seen = inventory(host)
+    assert [brick.choice for brick in seen.bricks] == [Choice.LEFT_OUT]
+    assert "kadalustorage.info: begins as a JSON list" in seen.problems[0]
+
+
+def test_one_damaged_volume_does_not_hide_another(host: FakeHost) -> None:
+    host.add_volume("bad")
+    good = host.add_volume("good")
+    (host.glusterd / "vols" / "bad" / "info").write_bytes(b"count=\xff\0\n")
+    seen = inventory(host)
+    assert [brick.path for brick in seen.bricks] == [str(good)]
+    assert "volume bad" in seen.problems[0]
+
+
+def test_a_host_without_glusterd_says_so(tmp_path: Path) -> None:
+    seen = bricks.read_inventory(str(tmp_path))
+    assert seen.bricks == ()
+    assert "is glusterd installed" in seen.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("", ()), ("a\nb # c\n#d\n", ("a", "b")), ('["a", "b"]', ("a", "b")), (" [ ] ", ()), ("a\r\n", ("a",))],
+)
+def test_names_are_lines_or_a_json_list(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    (tmp_path / "names").write_text(text)
+    assert bricks.read_volume_names(str(tmp_path / "names")) == frozenset(names)
+
+
+@pytest.mark.parametrize("text", ['["a", 1]', "[[[", '[{"a": 1}]'])
+def test_what_begins_as_json_must_be_a_list_of_names(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names").write_text(text)
+    with pytest.raises(InvalidInputError, match="names"):
+        bricks.read_volume_names(str(tmp_path / "names"))
+
+
+KEYS = st.sampled_from(
+    ["count", "replica_count", "disperse_count", "redundancy_count", "arbiter_count", "brick-0", "?"]
+)
+
+
+@given(st.lists(st.tuples(KEYS, st.text(max_size=8) | st.integers().map(str) | st.just("host0:-bricks-v"))))
+def test_whatever_glusterd_wrote_reading_it_raises_nothing(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
+) -> None:
+    host = FakeHost(tmp_path_factory.mktemp("host"))
+    host.add_volume("v")
+    text = "\n".join("=".join(pair) for pair in pairs)
+    (host.glusterd / "vols" / "v" / "info").write_bytes(text.encode("utf-8", "surrogatepass"))
+    seen = inventory(host)
+    assert seen.bricks or seen.problems or "count=0" in text

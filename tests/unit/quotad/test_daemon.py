@@ -1,0 +1,335 @@
+"""An administrator's story: records come and go on a host's bricks while the daemon runs, is killed, and runs again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from kadalu_ext.quotad import watch
+from kadalu_ext.quotad.bricks import Brick, Choice
+from kadalu_ext.quotad.daemon import Config, Daemon
+from kadalu_ext.quotad.enforce import Enforcer, Outcome
+from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits, Owner, ProjectId, State, Tag
+from kadalu_ext.quotad.systemd import Notifier
+from tests.unit.quotad.fakes import FakeHost, change_record, make_pv, put_record, pv_path
+
+MIB = 1 << 20
+
+
+class Run:
+    """A daemon on a fake host; `until` lets it run until something is so."""
+
+    def __init__(self, host: FakeHost, crawl_interval_s: float) -> None:
+        self.host = host
+        config = Config(glusterd_dir=str(host.glusterd), crawl_interval_s=crawl_interval_s)
+        self.daemon = Daemon(config, systems=host.xfs, notifier=Notifier({}))
+
+    def until(self, what: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 10
+        while not what():
+            assert time.monotonic() < deadline, f"{self.daemon.outcomes}, {self.daemon.refused}"
+            self.daemon.run_cycle(patience_s=0.01)
+
+    def outcome(self, root: Path, pv: str) -> Outcome | None:
+        return self.daemon.outcomes.get(Owner(str(root), pv))
+
+    def is_(self, state: State, root: Path, pv: str) -> bool:
+        outcome = self.outcome(root, pv)
+        return outcome is not None and outcome.state is state
+
+    def enforces(self, root: Path, pv: str, size: int) -> bool:
+        """What the kernel says, not the daemon."""
+        tag = tag_of(self.host, root / pv_path(pv))
+        row = self.host.xfs.projects.get(tag.project_id)
+        return tag.inherit and row is not None and row.limits == Limits(bhard_bytes=size)
+
+    def limited(self) -> set[ProjectId]:
+        rows = self.host.xfs.projects.rows(ProjectId(0), ProjectId(0xFFFFFFFF))
+        return {row.project_id for row in rows if row.limits != Limits()}
+
+
+@contextmanager
+def running(host: FakeHost, crawl_interval_s: float = 3600) -> Iterator[Run]:
+    run = Run(host, crawl_interval_s)
+    with closing(run.daemon):
+        yield run
+
+
+def tag_of(host: FakeHost, path: Path) -> Tag:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return host.xfs.projects.get_tag(fd)
+    finally:
+        os.close(fd)
+
+
+def set_tag(host: FakeHost, path: Path, project_id: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    host.xfs.projects.set_tag(fd, Tag(project_id=ProjectId(project_id), inherit=True))
+    os.close(fd)
+
+
+@pytest.fixture
+def root(host: FakeHost) -> Path:
+    """The brick of a volume that the administrator has named."""
+    host.name_volumes("v\n")
+    return host.add_volume("v")
+
+
+def test_what_is_there_at_the_start_is_enforced(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1", "data/file")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.is_(State.ENFORCED, root, "pvc-1"))
+        assert run.enforces(root, "pvc-1", 64 * MIB)
+        assert tag_of(host, root / pv_path("pvc-1") / "data" / "file").project_id >= FIRST_PROJECT_ID
+
+
+def test_the_brick_itself_and_gluster_s_own_are_never_tagged(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.is_(State.ENFORCED, root, "pvc-1"))
+    above = [root, root / ".glusterfs", root / "subvol", root / "subvol/0a", root / "subvol/0a/1b", root / "info/quota"]
+    assert all(tag_of(host, path).project_id == 0 for path in above)
+
+
+def test_the_first_record_of_a_volume_needs_no_crawl(host: FakeHost, root: Path) -> None:
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        for name in ("pvc-1", "pvc-2"):
+            make_pv(root, name)
+            put_record(root, name)
+            run.until(lambda name=name: run.enforces(root, name, 64 * MIB))  # type: ignore[misc]
+
+
+def test_growing_and_shrinking_follow_the_record(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        before = tag_of(host, root / pv_path("pvc-1"))
+        for size in (128 * MIB, 32 * MIB):
+            change_record(root, "pvc-1", size=size)
+            run.until(lambda size=size: run.enforces(root, "pvc-1", size))  # type: ignore[misc]
+        assert tag_of(host, root / pv_path("pvc-1")) == before
+
+
+def test_a_record_that_goes_takes_its_limit_along(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    record = put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        (root / "trash").mkdir()
+        (root / pv_path("pvc-1")).rename(root / "trash" / "pvc-1.x")
+        record.rmdir()
+        run.until(lambda: not run.limited())
+        assert run.outcome(root, "pvc-1") is None
+
+
+def test_a_record_that_went_while_nobody_looked_takes_its_limit_along_at_the_next_start(
+    host: FakeHost, root: Path
+) -> None:
+    make_pv(root, "pvc-1")
+    make_pv(root, "pvc-2")
+    record = put_record(root, "pvc-1")
+    put_record(root, "pvc-2")
+    with running(host) as run:
+        run.until(lambda: len(run.limited()) == 2)
+    host.xfs.projects.set_limits(ProjectId(7), Limits(bhard_bytes=MIB))
+    record.rmdir()
+    with running(host) as run:
+        kept = tag_of(host, root / pv_path("pvc-2")).project_id
+        run.until(lambda: run.limited() == {kept, 7})
+
+
+def test_a_directory_that_comes_after_its_record_is_waited_for(host: FakeHost, root: Path) -> None:
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.is_(State.WAITING, root, "pvc-1"))
+        make_pv(root, "pvc-1")
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+
+
+def test_a_damaged_record_stops_no_other_and_lifts_no_limit(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+    os.setxattr(root / "info/quota/pvc-1", "user.kadalu.record", b'{"v":2}')
+    put_record(root, "evil", json.dumps({"v": 1, "path": "subvol/0a/1b/../../..", "size": 1}).encode())
+    make_pv(root, "pvc-2")
+    put_record(root, "pvc-2")
+    with running(host) as run:
+        run.until(lambda: run.is_(State.ENFORCED, root, "pvc-2"))
+        run.until(lambda: run.is_(State.INVALID, root, "pvc-1") and run.is_(State.INVALID, root, "evil"))
+        run.daemon.run_cycle(patience_s=0)
+        assert run.enforces(root, "pvc-1", 64 * MIB)
+
+
+def test_bricks_on_one_file_system_share_no_project(host: FakeHost, root: Path) -> None:
+    other = host.add_volume("w")
+    host.name_volumes("v\nw\n")
+    for brick in (root, other):
+        make_pv(brick, "pvc-1")
+        put_record(brick, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: all(run.is_(State.ENFORCED, brick, "pvc-1") for brick in (root, other)))
+    assert len({tag_of(host, brick / pv_path("pvc-1")).project_id for brick in (root, other)}) == 2
+
+
+def test_a_volume_that_is_left_out_is_not_touched_and_keeps_what_it_has(host: FakeHost, root: Path) -> None:
+    other = host.add_volume("w")
+    make_pv(other, "pvc-1")
+    put_record(other, "pvc-1")
+    set_tag(host, other / pv_path("pvc-1"), FIRST_PROJECT_ID)
+    host.xfs.projects.set_limits(FIRST_PROJECT_ID, Limits(bhard_bytes=MIB))
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        assert run.enforces(other, "pvc-1", MIB)
+
+
+def test_a_project_that_two_directories_carry_stays_with_one(host: FakeHost, root: Path) -> None:
+    for name in ("pvc-1", "pvc-2"):
+        set_tag(host, make_pv(root, name), FIRST_PROJECT_ID)
+        put_record(root, name)
+    with running(host) as run:
+        run.until(lambda: all(run.enforces(root, name, 64 * MIB) for name in ("pvc-1", "pvc-2")))
+    assert tag_of(host, root / pv_path("pvc-1")).project_id == FIRST_PROJECT_ID
+    assert tag_of(host, root / pv_path("pvc-2")).project_id != FIRST_PROJECT_ID
+
+
+def test_somebody_else_s_project_is_replaced_and_left_alone(host: FakeHost, root: Path) -> None:
+    set_tag(host, make_pv(root, "pvc-1"), 42)
+    host.xfs.projects.set_limits(ProjectId(42), Limits(bhard_bytes=MIB))
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        assert 42 in run.limited()
+
+
+def test_a_limit_that_drifted_is_put_right_by_the_crawl(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host, crawl_interval_s=0.2) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        project = tag_of(host, root / pv_path("pvc-1")).project_id
+        host.xfs.projects.set_limits(project, Limits(bhard_bytes=MIB, bsoft_bytes=MIB))
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+
+
+def test_a_directory_that_was_replaced_gets_its_limit_anew(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host, crawl_interval_s=0.2) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        shutil.rmtree(root / pv_path("pvc-1"))
+        make_pv(root, "pvc-1", "healed/file")
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        assert len(run.limited()) == 1
+
+
+def test_a_volume_that_is_named_later_needs_no_restart(host: FakeHost) -> None:
+    host.name_volumes("")
+    root = host.add_volume("v")
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        host.name_volumes("v\n")
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+
+
+def test_a_volume_that_is_created_later_needs_no_restart(host: FakeHost) -> None:
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        root = host.add_volume("v")
+        make_pv(root, "pvc-1")
+        put_record(root, "pvc-1")
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+
+
+def test_a_brick_that_cannot_enforce_is_refused_until_it_can(host: FakeHost, root: Path) -> None:
+    host.xfs.refusal = "mount it with prjquota"
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host, crawl_interval_s=0.2) as run:
+        run.until(lambda: run.daemon.refused == {str(root): f"{root}: mount it with prjquota"})
+        assert host.xfs.projects.log == []
+        host.xfs.refusal = ""
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        assert run.daemon.refused == {}
+
+
+def test_a_brick_that_is_not_mounted_does_not_stop_the_others(host: FakeHost, root: Path) -> None:
+    gone = host.add_volume("a")
+    host.name_volumes("a\nv\n")
+    shutil.rmtree(gone)
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        assert list(run.daemon.refused) == [str(gone)]
+
+
+def test_an_unsupported_volume_is_refused_once_it_is_used(host: FakeHost) -> None:
+    root = host.add_volume("v", count=2)
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        assert run.daemon.refused == {}
+        make_pv(root, "pvc-1")
+        put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: "distributed" in run.daemon.refused.get(str(root), ""))
+    assert host.xfs.projects.log == []
+
+
+def test_when_events_are_lost_everything_is_looked_through(
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        monkeypatch.setattr(watch.Watcher, "read", lambda self: [])
+        make_pv(root, "pvc-1")
+        put_record(root, "pvc-1")
+        for _ in range(20):
+            run.daemon.run_cycle(patience_s=0)
+        assert not run.enforces(root, "pvc-1", 64 * MIB)
+        monkeypatch.setattr(watch.Watcher, "read", lambda self: [watch.Event(what=watch.What.LOST)])
+        run.daemon.run_cycle(patience_s=0)
+        monkeypatch.undo()
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+
+
+def test_killed_after_any_step_the_next_one_ends_where_it_would_have(host: FakeHost, root: Path) -> None:
+    brick = Brick(volume="v", path=str(root), arbiter=False, data_bricks=1, choice=Choice.NAMED)
+    for steps in range(30):
+        directory = make_pv(root, "pvc-1", "a/f1", "a/b/f2", "f3")
+        put_record(root, "pvc-1")
+        killed = Enforcer(host.xfs).settle(brick, "pvc-1")
+        for _ in range(steps):
+            next(killed, None)
+        killed.close()
+        list(Enforcer(host.xfs).settle(brick, "pvc-1"))
+        tags = {tag_of(host, path).project_id for path in [directory, *directory.rglob("*")]}
+        assert len(tags) == 1
+        assert not tags & {0}
+        shutil.rmtree(root / "subvol")
+        shutil.rmtree(root / "info")
+
+
+def test_stop_ends_it_while_it_waits(host: FakeHost) -> None:
+    run = Run(host, 3600)
+    run.daemon.stop()
+    began = time.monotonic()
+    run.daemon.run()
+    assert time.monotonic() - began < 5
