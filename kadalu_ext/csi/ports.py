@@ -30,7 +30,7 @@ class VolumeStore(Protocol):
     def rmdir(self, path: str) -> None: ...
 
     def rename(self, old: str, new: str) -> None:
-        """A `new` that is an empty directory is replaced."""
+        """A `new` that is an empty directory is replaced. ENOENT: there is no `old`; EINVAL: no parent of `new`."""
         ...
 
     def listdir(self, path: str) -> Sequence[str]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EEXIST, ENODATA, ENOENT
+from errno import EEXIST, EINVAL, ENODATA, ENOENT
 from typing import Final
 
 from kadalu_ext.csi import enforcement
@@ -122,13 +122,11 @@ class Volumes:
         try:
             self._store.rename(source, target)
         except VolumeIOError as error:
-            if error.errno != ENOENT:
+            if error.errno == EINVAL:
+                self._mkdir(TRASH_DIR, RECORD_MODE)
+                self._store.rename(source, target)
+            elif error.errno != ENOENT:
                 raise
-        else:
-            return
-        if not self._mkdir(TRASH_DIR, RECORD_MODE):
-            return  # so it was the PV's directory that is not there
-        self._move_to_trash(name)
 
     def silent_bricks(self) -> str | None:
         """The bricks that are down, each with the reason; None if all are up. Bounded by the probe's timeout."""

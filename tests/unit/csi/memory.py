@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from errno import EEXIST, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
+from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
 
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
 from kadalu_ext.errors import VolumeIOError
@@ -79,9 +79,10 @@ class MemoryStore:
     def rename(self, old: str, new: str) -> None:
         with self._call():
             self._node(old)
-            self._directory(posixpath.dirname(new))
+            if posixpath.dirname(new) not in self.nodes:
+                raise VolumeIOError(EINVAL, new)
             if new in self.nodes and self._below(new):
-                raise VolumeIOError(ENOTEMPTY, new)
+                raise VolumeIOError(EEXIST, new)
             for path in [old, *self._below(old)]:
                 self.nodes[new + path.removeprefix(old)] = self.nodes.pop(path)
 

@@ -1,0 +1,169 @@
+"""What the use cases rely on, held against the volume in memory and a real one through libgfapi."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kadalu_ext.csi.connection import GlusterConnector
+from kadalu_ext.csi.ports import VolumeStore
+from kadalu_ext.csi.promises import Promises
+from kadalu_ext.csi.trash import empty
+from kadalu_ext.csi.volumes import Bricks, Volumes
+from kadalu_ext.errors import CapacityError, ConflictError, VolumeIOError
+from kadalu_ext.gluster.gfapi import Volume
+from kadalu_ext.layout import pv_path, record_path
+from kadalu_ext.record import RECORDS_DIR, PvName
+from kadalu_ext.storage import Storage
+from kadalu_ext.units import MIB
+from tests.unit.csi.memory import MemoryBricks, MemoryStore, replica
+
+
+class StoreContract:
+    """What both must do. Subclasses bring the fixtures `store` and `bricks`, and say what mode a directory has."""
+
+    def mode(self, store: VolumeStore, path: str) -> int:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def top(self, store: VolumeStore) -> str:
+        """A directory of the test's own."""
+        top = f"contract-{secrets.token_hex(4)}"
+        store.mkdir(top, 0o755)
+        return top
+
+    @pytest.fixture
+    def volumes(self, store: VolumeStore, bricks: Bricks) -> Volumes:
+        return Volumes(volume="vol", store=store, bricks=bricks, promises=Promises(volume="vol", overcommit=1.0))
+
+    def test_a_directory_has_the_mode_that_was_asked_for(self, store: VolumeStore, top: str) -> None:
+        store.mkdir(f"{top}/pv", 0o777)
+        store.mkdir(f"{top}/record", 0o700)
+        assert (self.mode(store, f"{top}/pv"), self.mode(store, f"{top}/record")) == (0o777, 0o700)
+
+    def test_a_directory_is_made_once_and_needs_its_parent(self, store: VolumeStore, top: str) -> None:
+        expect(errno.EEXIST, lambda: store.mkdir(top, 0o755))
+        expect(errno.ENOENT, lambda: store.mkdir(f"{top}/missing/pv", 0o755))
+
+    def test_only_an_empty_directory_is_removed(self, store: VolumeStore, top: str) -> None:
+        store.mkdir(f"{top}/pv", 0o755)
+        expect(errno.ENOTEMPTY, lambda: store.rmdir(top))
+        store.rmdir(f"{top}/pv")
+        expect(errno.ENOENT, lambda: store.rmdir(f"{top}/pv"))
+
+    def test_an_attribute_is_read_as_it_was_written(self, store: VolumeStore, top: str) -> None:
+        expect(errno.ENODATA, lambda: store.getxattr(top, "user.kadalu.record"))
+        for value in (b'{"v":1}', b'{"v":1,"size":2}', b"\0\xff"):
+            store.setxattr(top, "user.kadalu.record", value)
+            assert store.getxattr(top, "user.kadalu.record") == value
+        expect(errno.ENOENT, lambda: store.getxattr(f"{top}/missing", "user.kadalu.record"))
+
+    def test_a_rename_takes_attributes_and_contents_along(self, store: VolumeStore, top: str) -> None:
+        store.mkdir(f"{top}/old", 0o755)
+        store.mkdir(f"{top}/old/below", 0o755)
+        store.setxattr(f"{top}/old", "user.kadalu.record", b"x")
+        store.rename(f"{top}/old", f"{top}/new")
+        assert store.getxattr(f"{top}/new", "user.kadalu.record") == b"x"
+        assert (store.listdir(top), store.listdir(f"{top}/new")) == (["new"], ["below"])
+
+    def test_a_rename_replaces_an_empty_directory_and_no_other(self, store: VolumeStore, top: str) -> None:
+        for name in ("new", "full", "full/below", "empty"):
+            store.mkdir(f"{top}/{name}", 0o755)
+        expect(errno.EEXIST, lambda: store.rename(f"{top}/new", f"{top}/full"))
+        store.rename(f"{top}/new", f"{top}/empty")
+        assert sorted(store.listdir(top)) == ["empty", "full"]
+
+    def test_a_rename_tells_apart_whether_source_or_parent_is_missing(self, store: VolumeStore, top: str) -> None:
+        expect(errno.ENOENT, lambda: store.rename(f"{top}/missing", f"{top}/new"))
+        store.mkdir(f"{top}/old", 0o755)
+        expect(errno.EINVAL, lambda: store.rename(f"{top}/old", f"{top}/missing/new"))
+
+    def test_a_tree_is_removed_and_its_neighbour_is_not(self, store: VolumeStore, top: str) -> None:
+        for name in ("pv", "pv/a", "pv/a/b", "pv2"):
+            store.mkdir(f"{top}/{name}", 0o755)
+        store.remove_tree(f"{top}/pv")
+        store.remove_tree(f"{top}/pv")
+        assert store.listdir(top) == ["pv2"]
+
+    def test_a_missing_directory_cannot_be_listed(self, store: VolumeStore, top: str) -> None:
+        expect(errno.ENOENT, lambda: store.listdir(f"{top}/missing"))
+
+    def test_the_volume_has_a_size(self, store: VolumeStore) -> None:
+        assert store.statvfs("").total_bytes > 64 * MIB
+
+    def test_a_pv_is_made_again_and_again_and_is_gone_when_deleted(self, store: VolumeStore, volumes: Volumes) -> None:
+        name = new_pv()
+        for _ in range(2):
+            volumes.make(name, 4 * MIB)
+        assert (self.mode(store, pv_path(name)), volumes.recorded_size(name)) == (0o777, 4 * MIB)
+        assert [entry for entry in store.listdir(RECORDS_DIR) if name in entry] == [name]
+        with pytest.raises(ConflictError):
+            volumes.make(name, 8 * MIB)
+        for _ in range(2):
+            volumes.delete(name)
+        assert name not in store.listdir(pv_path(name).rpartition("/")[0])
+        assert volumes.recorded_size(name) is None
+        assert empty(store) == {} and store.listdir("trash") == []
+
+    def test_more_than_the_volume_is_not_promised(self, store: VolumeStore, volumes: Volumes) -> None:
+        name = new_pv()
+        with pytest.raises(CapacityError, match="more than the whole volume"):
+            volumes.make(name, store.statvfs("").total_bytes + 4096)
+        expect(errno.ENOENT, lambda: store.rmdir(record_path(name)))
+
+
+def new_pv() -> PvName:
+    return PvName(f"pvc-{secrets.token_hex(8)}")
+
+
+def expect(number: int, call: Callable[[], object]) -> None:
+    """`call` fails with that errno."""
+    with pytest.raises(VolumeIOError) as raised:
+        call()
+    assert errno.errorcode[raised.value.errno] == errno.errorcode[number]
+
+
+class TestMemory(StoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+    @pytest.fixture
+    def bricks(self, store: MemoryStore) -> Bricks:
+        return Bricks(geometry=replica(), probe=MemoryBricks(store))
+
+    def mode(self, store: VolumeStore, path: str) -> int:
+        assert isinstance(store, MemoryStore)
+        return store.nodes[path].mode
+
+
+@pytest.fixture(scope="module")
+def gluster_store(gluster_volume: Storage) -> Iterator[VolumeStore]:
+    store = GlusterConnector().store(gluster_volume)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def gluster_bricks(gluster_volume: Storage) -> Iterator[Bricks]:
+    facts = GlusterConnector().facts(gluster_volume)
+    probe = GlusterConnector().probe(gluster_volume, facts)
+    yield Bricks(geometry=facts.geometry, probe=probe)
+    probe.close()
+
+
+class TestGluster(StoreContract):
+    @pytest.fixture
+    def store(self, gluster_store: VolumeStore) -> VolumeStore:
+        return gluster_store
+
+    @pytest.fixture
+    def bricks(self, gluster_bricks: Bricks) -> Bricks:
+        return gluster_bricks
+
+    def mode(self, store: VolumeStore, path: str) -> int:
+        assert isinstance(store, Volume)
+        return store.stat(path).mode & 0o7777
