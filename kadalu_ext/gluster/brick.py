@@ -6,14 +6,13 @@ A statvfs through a client proves one brick only; here each brick is asked on it
 from __future__ import annotations
 
 import os
-import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from errno import EAGAIN, ENOENT
+from errno import EACCES, EAGAIN, ENOENT
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from kadalu_ext.errors import HostSilentError, HostUnreachableError, WireError
 from kadalu_ext.gluster import messages, oncrpc
@@ -21,9 +20,6 @@ from kadalu_ext.gluster.client import GLUSTERD_PORT
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.geometry import Brick, Geometry
 from kadalu_ext.gluster.messages import Refused, StatFs
-
-_CALLERS: Final = 4
-"""How many callers of one BrickProbe are served side by side; more wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +52,29 @@ class BrickAnswer:
 class BrickProbe:
     """Asks every brick of one volume. Thread-safe; connections and logins are kept from call to call.
 
-    timeout_s bounds `stat_directory` as a whole, and with it each thread. A brick that was silent is taken for silent
+    timeout_s bounds what one brick is waited for, and with it each thread. A brick that was silent is taken for silent
     for as long again, so that who asks all the time does not always wait for it.
     """
 
     def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float = 1.0) -> None:
         self._timeout_s = timeout_s
         self._channels = [_Channel(volume, volume_id, brick, timeout_s) for brick in geometry.bricks]
-        self._executor = ThreadPoolExecutor(_CALLERS * len(self._channels), thread_name_prefix=f"bricks-{volume}")
 
     def stat_directory(self, path: str) -> list[BrickAnswer]:
-        """The answers of all bricks, in their order, for the directory at `path`, relative to the volume's root."""
-        deadline = time.monotonic() + self._timeout_s
-        return list(self._executor.map(lambda channel: channel.stat_directory(path, deadline), self._channels))
+        """The answers of all bricks, in their order, for the directory at `path`, relative to the volume's root.
+
+        It takes at most twice the timeout: other callers' questions may come first. Raises: RuntimeError once closed.
+        """
+        deadline = time.monotonic() + 2 * self._timeout_s
+        futures = [channel.submit(path) for channel in self._channels]
+        wait(futures, timeout=max(0.0, deadline - time.monotonic()))
+        return [
+            future.result() if future.done() else channel.unanswered()
+            for future, channel in zip(futures, self._channels, strict=True)
+        ]
 
     def close(self) -> None:
-        """Idempotent. Threads that still wait end by the timeout."""
-        self._executor.shutdown(wait=False)
+        """Waits for nothing: threads that wait for a silent brick end by the timeout. Idempotent."""
         for channel in self._channels:
             channel.close()
 
@@ -94,25 +96,46 @@ class _RefusedError(Exception):
 
 
 class _Channel:
-    """The connection to one brick: one conversation at a time."""
+    """The connection to one brick, and its one thread: one conversation at a time."""
 
     def __init__(self, volume: str, volume_id: str, brick: Brick, timeout_s: float) -> None:
         self._volume = volume
         self._volume_id = volume_id
         self._brick = brick
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"brick-{brick.name}")
+        self._closed = False
         self._connection: Connection | None = None
-        self._silent_until = 0.0
+        self._port: int | None = None
         self._silence = ""
+        self._silent_until = 0.0
 
-    def stat_directory(self, path: str, deadline: float) -> BrickAnswer:
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return self._answer(error="another question to it is still unanswered", up=False)
+    def submit(self, path: str) -> Future[BrickAnswer]:
+        return self._executor.submit(self._stat_directory, path)
+
+    def unanswered(self) -> BrickAnswer:
+        # up: to take a brick for down without having asked it would let a claim through unproven
+        return self._answer(error="it is too slow: earlier questions are not answered yet", up=True)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._executor.submit(self._disconnect)
+            self._executor.shutdown(wait=False)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _answer(self, *, error: str, up: bool) -> BrickAnswer:
+        return BrickAnswer(brick=self._brick, stat=None, error=f"brick {self._brick}: {error}", up=up)
+
+    def _stat_directory(self, path: str) -> BrickAnswer:
+        started = time.monotonic()
+        if started < self._silent_until:
+            return self._answer(error=self._silence, up=False)
         try:
-            if time.monotonic() < self._silent_until:
-                return self._answer(error=self._silence, up=False)
-            stat = self._stat(path, deadline)
+            stat = self._stat(path, started + self._timeout_s)
         except HostSilentError as error:
             self._silence, self._silent_until = str(error), time.monotonic() + self._timeout_s
             return self._answer(error=str(error), up=False)
@@ -120,12 +143,7 @@ class _Channel:
             return self._answer(error=str(error), up=False)
         except (WireError, _RefusedError) as error:
             return self._answer(error=str(error), up=True)
-        finally:
-            self._lock.release()
         return BrickAnswer(brick=self._brick, stat=stat, error=None, up=True)
-
-    def _answer(self, *, error: str, up: bool) -> BrickAnswer:
-        return BrickAnswer(brick=self._brick, stat=None, error=f"brick {self._brick}: {error}", up=up)
 
     def _stat(self, path: str, deadline: float) -> BrickStat:
         if self._connection is not None and self._connection.connected:
@@ -140,11 +158,10 @@ class _Channel:
 
     def _log_in(self, deadline: float) -> Connection:
         brick = self._brick
-        with Connection(brick.host, GLUSTERD_PORT, server="glusterd") as glusterd:
-            request = messages.port_by_brick_request(brick.path)
-            port = messages.read_port_by_brick_reply(glusterd.call(messages.PORTBYBRICK, request, deadline))
+        port = self._ask_port(deadline)
         if port is None:
             raise _NotUpError(f"its process does not run; on {brick.host}: gluster volume start {self._volume} force")
+        self._port = port
         connection = Connection(brick.host, port, server="the brick's process", credential=oncrpc.AUTH_GLUSTERFS_V3)
         request = messages.setvolume_request(
             volume=self._volume,
@@ -157,8 +174,19 @@ class _Channel:
             connection.close()
             # EAGAIN: its translators are not all ready. ENOENT: the process does not (yet) serve this brick.
             kind = _NotUpError if reply.errno in (EAGAIN, ENOENT) else _RefusedError
-            raise kind(f"it refuses the login ({_reason(reply)}); does the volume's auth.allow name this host?")
+            remedy = f"; allow this host: gluster volume set {self._volume} auth.allow" if reply.errno == EACCES else ""
+            raise kind(f"it refuses the login ({_reason(reply)}){remedy}")
         return connection
+
+    def _ask_port(self, deadline: float) -> int | None:
+        request = messages.port_by_brick_request(self._brick.path)
+        with Connection(self._brick.host, GLUSTERD_PORT, server="glusterd") as glusterd:
+            try:
+                return messages.read_port_by_brick_reply(glusterd.call(messages.PORTBYBRICK, request, deadline))
+            except HostUnreachableError:
+                if self._port is None:
+                    raise
+                return self._port  # bricks outlive their glusterd
 
     def _ask(self, connection: Connection, path: str, deadline: float) -> BrickStat:
         gfid = messages.ROOT_GFID
@@ -173,14 +201,6 @@ class _Channel:
         if isinstance(stat, Refused):
             raise _RefusedError(f"statvfs of {path} failed ({_reason(stat)})")
         return _to_brick_stat(stat)
-
-    def close(self) -> None:
-        if self._lock.acquire(timeout=self._timeout_s):
-            try:
-                if self._connection is not None:
-                    self._connection.close()
-            finally:
-                self._lock.release()
 
 
 def _reason(refused: Refused) -> str:

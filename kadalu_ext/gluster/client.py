@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from errno import EINVAL, ENOENT
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -13,11 +14,11 @@ from kadalu_ext.errors import HostUnreachableError, NotFoundError, VolumeStopped
 from kadalu_ext.gluster import messages
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.messages import Refused, VolumeInfo, VolumeStatus
+from kadalu_ext.gluster.oncrpc import Procedure
 
 T = TypeVar("T")
 
 GLUSTERD_PORT: Final = 24007
-_ENOENT: Final = 2
 _STAGGER_S: Final = 0.2
 """For how long a host is waited for before the next one is asked as well: many times what a live one takes."""
 
@@ -41,7 +42,7 @@ class Glusterd:
         """
         reply = messages.read_getspec_reply(self._call(messages.GETSPEC, messages.getspec_request(volume)))
         if isinstance(reply, Refused):
-            raise self._refused(reply, volume)
+            raise self._refused(reply, volume, missing=ENOENT)
         return reply
 
     def volume_id(self, volume: str) -> str:
@@ -50,7 +51,7 @@ class Glusterd:
             self._call(messages.GET_VOLUME_INFO, messages.get_volume_info_request(volume))
         )
         if isinstance(reply, Refused):
-            raise self._refused(reply, volume)
+            raise self._refused(reply, volume, missing=EINVAL)
         return reply
 
     def volume_info(self, volume: str) -> VolumeInfo:
@@ -74,17 +75,19 @@ class Glusterd:
         """The TCP port of this host's brick at `path`; None: no such brick, or it does not run."""
         return messages.read_port_by_brick_reply(self._call(messages.PORTBYBRICK, messages.port_by_brick_request(path)))
 
-    def _call(self, procedure: messages.Procedure, args: bytes) -> bytes:
+    def _call(self, procedure: Procedure, args: bytes) -> bytes:
         return self._connection.call(procedure, args, time.monotonic() + self._timeout_s)
 
-    def _refused(self, reply: Refused, volume: str) -> NotFoundError | WireError:
-        if reply.errno in (_ENOENT, messages.EG_NOVOL):
+    def _refused(
+        self, reply: Refused, volume: str, *, missing: int = messages.EG_NOVOL
+    ) -> NotFoundError | HostUnreachableError:
+        if reply.errno == missing:
             return NotFoundError(
                 f"{self._connection}: there is no gluster volume {volume}; see there: gluster volume list"
             )
-        return WireError(
-            f"{self._connection}: volume {volume}: glusterd refused: errno {reply.errno} {reply.message}".rstrip()
-        )
+        # Not a word about the volume: another glusterd may be in a better state.
+        reason = f"errno {reply.errno} {reply.message}".rstrip()
+        return HostUnreachableError(f"{self._connection}: glusterd tells nothing of volume {volume} ({reason})")
 
     def close(self) -> None:
         """Idempotent."""

@@ -24,7 +24,7 @@ _Address = tuple[socket.AddressFamily, Any]
 class Connection:
     """Connects at the first call. After any error it is closed, and connects anew at the next call.
 
-    server: what is expected to answer there, for messages: "glusterd", "the brick /b/1". Not for several threads at once.
+    server: what is expected to answer there, for messages ("glusterd"). Not for several threads at once.
     """
 
     def __init__(self, host: str, port: int, *, server: str, credential: Credential = oncrpc.AUTH_NONE) -> None:

@@ -128,7 +128,8 @@ def _replicate(top: Xlator, clients: list[Xlator]) -> Geometry:
     arbiters = _number(top, "arbiter-count", 0)
     first_arbiter = len(clients) - arbiters
     bricks = tuple(_brick(client, arbiter=i >= first_arbiter) for i, client in enumerate(clients))
-    rule = top.options.get("quorum-type", "none")
+    # afr's own default (fix_quorum_options in xlators/cluster/afr/src/afr.c)
+    rule = top.options.get("quorum-type", "auto" if len(clients) > 2 else "none")
     quorum = {"none": 1, "fixed": _number(top, "quorum-count", 1)}.get(rule)
     return Geometry(kind=VolumeKind.REPLICATE, bricks=bricks, quorum=quorum)
 

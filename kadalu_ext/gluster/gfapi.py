@@ -1,0 +1,347 @@
+"""File operations on a volume without a mount, through libgfapi.
+
+A client in this process: no FUSE, no privilege, and one start for all operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat as stat_bits
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import ENOENT
+from types import TracebackType
+from typing import Final, Self
+
+from kadalu_ext.errors import DeadlineError, UnavailableError, VolumeIOError
+from kadalu_ext.gluster import libgfapi, tree, volfile
+from kadalu_ext.gluster.client import GLUSTERD_PORT, Glusterd, first_answer
+
+LOG_LEVEL_WARNING: Final = 5
+"""gf_loglevel_t: 4 error, 5 warning, 7 info, 8 debug."""
+
+_START_LIMIT_S: Final = 120.0
+"""A start that hangs for longer is given up for lost and made anew."""
+_XATTR_BYTES: Final = 64 << 10
+"""The largest value that Linux allows."""
+_XATTR_CREATE: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileStat:
+    """lstat(2) of a file or directory on the volume. `mode` holds type and permissions."""
+
+    mode: int
+    inode: int
+    size_bytes: int
+
+    @property
+    def is_directory(self) -> bool:
+        return stat_bits.S_ISDIR(self.mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceStat:
+    """statvfs(3) through the volume: in a PV's directory its size, at the root the volume's."""
+
+    total_bytes: int
+    free_bytes: int
+    block_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What Volume.open was given."""
+
+    volume: str
+    hosts: tuple[str, ...]
+    timeout_s: float
+    ping_timeout_s: int | None
+    log_file: str
+    log_level: int
+
+
+class Volume:
+    """A client of one volume. Thread-safe; keep it open: starting costs 0.04 s, closing some ten.
+
+    Paths are relative to the volume's root. Symlinks at their end are never followed.
+
+    The client starts in a thread of its own. If a brick host is silent, gluster waits ten seconds for it; what is asked
+    meanwhile waits up to `timeout_s` and raises DeadlineError, and a later call finds the client started. If the start
+    fails, that error is raised, and the next call starts anew, with the hosts that answer then.
+
+    Every operation raises VolumeIOError with errno. An operation is not bounded by itself: when a host falls silent
+    under a running client, it waits until `ping_timeout_s` (gluster's own: 42) is over.
+    """
+
+    def __init__(self, settings: _Settings) -> None:
+        self._settings = settings
+        self._volume = settings.volume
+        self._state = threading.Condition()
+        self._client: Future[int] | None = None
+        self._started_at = 0.0
+        self._users = 0
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        volume: str,
+        hosts: Sequence[str],
+        *,
+        timeout_s: float = 5.0,
+        ping_timeout_s: int | None = None,
+        log_file: str = "/dev/null",
+        log_level: int = LOG_LEVEL_WARNING,
+    ) -> Self:
+        """A client of `volume`, started, or still starting when `timeout_s` was over.
+
+        hosts: glusterds, in order of preference; those that answer are used first.
+        log_file, log_level: of gluster's own log, as in LOG_LEVEL_WARNING.
+
+        Raises: HostUnreachableError if none answers, NotFoundError, VolumeStoppedError, VolfileError if the volfile
+        holds what gluster would run, VolumeIOError if libgfapi cannot start.
+        """
+        opened = cls(
+            _Settings(
+                volume=volume,
+                hosts=tuple(dict.fromkeys(hosts)),
+                timeout_s=timeout_s,
+                ping_timeout_s=ping_timeout_s,
+                log_file=log_file,
+                log_level=log_level,
+            )
+        )
+        try:
+            with opened._using():
+                pass
+        except DeadlineError:
+            pass  # it goes on starting
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    # --- the client ---
+
+    @contextmanager
+    def _using(self) -> Iterator[int]:
+        """The started client, which is not closed meanwhile."""
+        with self._state:
+            if self._closed:
+                raise UnavailableError(f"volume {self._volume}: its client is closed")
+            client = self._starting()
+            self._users += 1
+        try:
+            try:
+                fs = client.result(timeout=self._settings.timeout_s)
+            except TimeoutError:
+                raise DeadlineError(
+                    f"volume {self._volume}: its client is still starting after "
+                    f"{time.monotonic() - self._started_at:.0f} s; gluster waits ten for a brick host that is silent"
+                ) from None
+            yield fs
+        finally:
+            with self._state:
+                self._users -= 1
+                self._state.notify_all()
+
+    def _starting(self) -> Future[int]:
+        client = self._client
+        failed = client is not None and client.done() and client.exception() is not None
+        lost = client is not None and not client.done() and time.monotonic() - self._started_at > _START_LIMIT_S
+        if client is None or failed or lost:
+            client = self._client = Future()
+            self._started_at = time.monotonic()
+            threading.Thread(target=self._start, args=(client,), name=f"gfapi-{self._volume}", daemon=True).start()
+        return client
+
+    def _start(self, client: Future[int]) -> None:
+        try:
+            servers = self._servers()
+            fs = libgfapi.call("glfs_new", self._volume.encode())
+        except OSError as error:
+            client.set_exception(self._failed(error, "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"))
+            return
+        except Exception as error:
+            client.set_exception(error)
+            return
+        try:
+            self._init(fs, servers)
+        except OSError as error:
+            client.set_exception(self._failed(error, "start its client"))
+            _finish(fs)
+        else:
+            client.set_result(fs)
+
+    def _init(self, fs: int, servers: list[str]) -> None:
+        settings = self._settings
+        libgfapi.call("glfs_set_logging", fs, os.fsencode(settings.log_file), settings.log_level)
+        for host in servers:
+            libgfapi.call("glfs_set_volfile_server", fs, b"tcp", host.encode(), GLUSTERD_PORT)
+        if settings.ping_timeout_s is not None:
+            ping_timeout = str(settings.ping_timeout_s).encode()
+            libgfapi.call("glfs_set_xlator_option", fs, b"*-client-*", b"ping-timeout", ping_timeout)
+        libgfapi.call("glfs_init", fs)
+
+    def _servers(self) -> list[str]:
+        """The hosts, the one that answered first: libgfapi waits long for one that is silent."""
+
+        def ask(glusterd: Glusterd) -> str:
+            # libgfapi fetches the volfile again, and would run what stands between backticks in it.
+            volfile.parse(glusterd.getspec(self._volume))
+            glusterd.started_volume_info(self._volume)
+            return glusterd.host
+
+        hosts = self._settings.hosts
+        live = first_answer(hosts, ask)
+        return [live, *(host for host in hosts if host != live)]
+
+    def close(self) -> None:
+        """Ends the client in the background, once the operations that run are done. Idempotent."""
+        with self._state:
+            closed, self._closed = self._closed, True
+        if not closed and self._client is not None:
+            threading.Thread(target=self._finish, args=(self._client,), name="gfapi-fini", daemon=True).start()
+
+    def _finish(self, client: Future[int]) -> None:
+        with self._state:
+            self._state.wait_for(lambda: self._users == 0)
+        if client.exception() is None:
+            _finish(client.result())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _failed(self, error: OSError, what: str) -> VolumeIOError:
+        return VolumeIOError(error.errno or 0, f"volume {self._volume}: cannot {what}: {error.strerror or error}")
+
+    def _do(self, what: str, operation: Callable[[int], int]) -> int:
+        with self._using() as fs:
+            try:
+                return operation(fs)
+            except OSError as error:
+                raise self._failed(error, what) from error
+
+    # --- operations ---
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """mkdir(2); `mode` as it is, without a umask."""
+        self._do(f"make the directory {path}", lambda fs: libgfapi.call("glfs_mkdir", fs, _absolute(path), mode))
+
+    def rmdir(self, path: str) -> None:
+        """rmdir(2)."""
+        self._do(f"remove the directory {path}", lambda fs: libgfapi.call("glfs_rmdir", fs, _absolute(path)))
+
+    def unlink(self, path: str) -> None:
+        """unlink(2)."""
+        self._do(f"remove the file {path}", lambda fs: libgfapi.call("glfs_unlink", fs, _absolute(path)))
+
+    def rename(self, old: str, new: str) -> None:
+        """rename(2): atomic on each brick; an empty directory at `new` is replaced."""
+        self._do(
+            f"rename {old} to {new}",
+            lambda fs: libgfapi.call("glfs_rename", fs, _absolute(old), _absolute(new)),
+        )
+
+    def stat(self, path: str) -> FileStat:
+        """lstat(2)."""
+        found = libgfapi.Stat()
+        self._do(f"stat {path}", lambda fs: libgfapi.call("glfs_lstat", fs, _absolute(path), ctypes.addressof(found)))
+        return FileStat(mode=found.st_mode, inode=found.st_ino, size_bytes=found.st_size)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at `path`; a symlink is something."""
+        try:
+            self.stat(path)
+        except VolumeIOError as error:
+            if error.errno == ENOENT:
+                return False
+            raise
+        return True
+
+    def statvfs(self, path: str) -> SpaceStat:
+        """statvfs(3). Of a replicate volume it is the brick's with the least room."""
+        found = libgfapi.StatVfs()
+        self._do(
+            f"statvfs {path}", lambda fs: libgfapi.call("glfs_statvfs", fs, _absolute(path), ctypes.addressof(found))
+        )
+        return SpaceStat(
+            total_bytes=found.f_blocks * found.f_frsize,
+            free_bytes=found.f_bavail * found.f_frsize,
+            block_bytes=found.f_frsize,
+        )
+
+    def setxattr(self, path: str, name: str, value: bytes, *, create: bool = False) -> None:
+        """lsetxattr(2); with `create`, EEXIST if the attribute is there already (XATTR_CREATE)."""
+        flags = _XATTR_CREATE if create else 0
+        self._do(
+            f"set the attribute {name} of {path}",
+            lambda fs: libgfapi.call(
+                "glfs_lsetxattr", fs, _absolute(path), os.fsencode(name), value, len(value), flags
+            ),
+        )
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        """lgetxattr(2); ENODATA if the attribute is not there."""
+        value = ctypes.create_string_buffer(_XATTR_BYTES)
+        size = self._do(
+            f"read the attribute {name} of {path}",
+            lambda fs: libgfapi.call("glfs_lgetxattr", fs, _absolute(path), os.fsencode(name), value, _XATTR_BYTES),
+        )
+        return value.raw[:size]
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a directory, without `.` and `..`, in no order."""
+        names: list[str] = []
+
+        def read(fs: int) -> int:
+            with libgfapi.names(libgfapi.call("glfs_opendir", fs, _absolute(path))) as found:
+                names.extend(map(os.fsdecode, found))
+            return 0
+
+        self._do(f"list {path}", read)
+        return names
+
+    def remove_tree(self, path: str, *, deadline: float | None = None) -> None:
+        """Removes a directory and all in it; nothing if it is not there. It may be called again after any error.
+
+        What a pod may have put there is hostile: no symlink is followed, also none that takes a directory's place
+        meanwhile, since every step goes from the identity of a directory and not from a path.
+
+        Raises: DeadlineError at `deadline`, a time of time.monotonic().
+        """
+        parent, _, name = path.strip("/").rpartition("/")
+
+        def remove(fs: int) -> int:
+            top = libgfapi.call("glfs_h_lookupat", fs, None, _absolute(parent), None, 0)
+            try:
+                tree.remove(fs, top, os.fsencode(name), deadline)
+            finally:
+                libgfapi.call("glfs_h_close", top)
+            return 0
+
+        self._do(f"remove the tree {path}", remove)
+
+
+def _finish(fs: int) -> None:
+    try:
+        libgfapi.call("glfs_fini", fs)
+    except OSError:
+        pass  # it complains of calls that nobody waits for any more
+
+
+def _absolute(path: str) -> bytes:
+    if "\0" in path:
+        raise ValueError("a path holds a NUL")
+    return b"/" + os.fsencode(path.strip("/"))

@@ -1,0 +1,137 @@
+"""libgfapi.so.0 through ctypes: its functions with their types, each raising OSError (api/src/glfs.h, tag v10.3).
+
+Pointers to the library's objects are plain integers here. ctypes lets go of the interpreter's lock during each call, so
+calls of several threads go on side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EIO
+from typing import Any, Final
+
+_Pointer: Final = ctypes.c_void_p
+_Text: Final = ctypes.c_char_p
+_Int: Final = ctypes.c_int
+
+# name: (result, arguments...)
+_FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
+    "glfs_new": (_Pointer, _Text),
+    "glfs_set_logging": (_Int, _Pointer, _Text, _Int),
+    "glfs_set_volfile_server": (_Int, _Pointer, _Text, _Text, _Int),
+    "glfs_set_xlator_option": (_Int, _Pointer, _Text, _Text, _Text),
+    "glfs_init": (_Int, _Pointer),
+    "glfs_fini": (_Int, _Pointer),
+    "glfs_mkdir": (_Int, _Pointer, _Text, ctypes.c_uint),
+    "glfs_rmdir": (_Int, _Pointer, _Text),
+    "glfs_unlink": (_Int, _Pointer, _Text),
+    "glfs_rename": (_Int, _Pointer, _Text, _Text),
+    "glfs_lstat": (_Int, _Pointer, _Text, _Pointer),
+    "glfs_statvfs": (_Int, _Pointer, _Text, _Pointer),
+    "glfs_lsetxattr": (_Int, _Pointer, _Text, _Text, _Text, ctypes.c_size_t, _Int),
+    "glfs_lgetxattr": (ctypes.c_ssize_t, _Pointer, _Text, _Text, _Pointer, ctypes.c_size_t),
+    "glfs_opendir": (_Pointer, _Pointer, _Text),
+    "glfs_readdir": (_Pointer, _Pointer),
+    "glfs_closedir": (_Int, _Pointer),
+    "glfs_h_lookupat": (_Pointer, _Pointer, _Pointer, _Text, _Pointer, _Int),
+    "glfs_h_opendir": (_Pointer, _Pointer, _Pointer),
+    "glfs_h_unlink": (_Int, _Pointer, _Pointer, _Text),
+    "glfs_h_close": (_Int, _Pointer),
+}
+
+
+class StatVfs(ctypes.Structure):
+    """struct statvfs of 64-bit Linux (bits/statvfs.h)."""
+
+    _fields_ = [
+        *((name, ctypes.c_ulong) for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files")),
+        *((name, ctypes.c_ulong) for name in ("f_ffree", "f_favail", "f_fsid", "f_flag", "f_namemax")),
+        ("f_spare", ctypes.c_int * 6),
+    ]
+
+
+class DirEntry(ctypes.Structure):
+    """struct dirent of 64-bit Linux (bits/dirent.h)."""
+
+    _fields_ = [
+        ("d_ino", ctypes.c_uint64),
+        ("d_off", ctypes.c_int64),
+        ("d_reclen", ctypes.c_ushort),
+        ("d_type", ctypes.c_ubyte),
+        ("d_name", ctypes.c_char * 256),
+    ]
+
+
+class Stat(ctypes.Structure):
+    """struct stat: x86_64's (bits/struct_stat.h), else the kernel's generic one, which aarch64 and riscv64 have."""
+
+    _fields_ = [
+        ("st_dev", ctypes.c_uint64),
+        ("st_ino", ctypes.c_uint64),
+        *(
+            [("st_nlink", ctypes.c_uint64), ("st_mode", ctypes.c_uint32)]
+            if platform.machine() == "x86_64"
+            else [("st_mode", ctypes.c_uint32), ("st_nlink", ctypes.c_uint32)]
+        ),
+        ("st_uid", ctypes.c_uint32),
+        ("st_gid", ctypes.c_uint32),
+        ("st_rdev", ctypes.c_uint64),  # its alignment is x86_64's padding
+        *([] if platform.machine() == "x86_64" else [("_pad", ctypes.c_uint64)]),
+        ("st_size", ctypes.c_int64),
+        ("_rest", ctypes.c_byte * 128),
+    ]
+
+
+@functools.cache
+def _function(name: str) -> Callable[..., Any]:
+    function: Any = getattr(_library(), name)
+    function.restype, *function.argtypes = _FUNCTIONS[name]
+    return function  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL("libgfapi.so.0", use_errno=True)
+
+
+def call(name: str, *args: object) -> int:
+    """What the function returns: a number, or a pointer.
+
+    Raises: OSError with the library's errno where it returns -1 or NULL; OSError if the library cannot be loaded.
+    """
+    function = _function(name)
+    ctypes.set_errno(0)
+    result: int | None = function(*args)
+    if result is None or result == -1:
+        # Some failures leave errno alone: they must not pass for a success.
+        errno = ctypes.get_errno() or EIO
+        raise OSError(errno, os.strerror(errno))
+    return result
+
+
+@contextmanager
+def names(directory: int) -> Iterator[Iterator[bytes]]:
+    """The names in an open directory, without `.` and `..`; it is closed in the end. Raises: OSError."""
+    try:
+        yield _names(directory)
+    finally:
+        call("glfs_closedir", directory)
+
+
+def _names(directory: int) -> Iterator[bytes]:
+    function = _function("glfs_readdir")
+    while True:
+        ctypes.set_errno(0)
+        entry: int | None = function(directory)
+        if entry is None:
+            if errno := ctypes.get_errno():
+                raise OSError(errno, os.strerror(errno))
+            return
+        name: bytes = ctypes.cast(entry, ctypes.POINTER(DirEntry)).contents.d_name
+        if name not in (b".", b".."):
+            yield name
