@@ -6,7 +6,9 @@ at once before another one has to wait, and each is for seconds only.
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import kopf
@@ -33,20 +35,13 @@ def registry(reconciler: Reconciler, *, interval_s: float, log: Logger) -> kopf.
     locks: dict[str, threading.Lock] = {}
 
     def reconcile(*, namespace: str | None, name: str, uid: str, **_: Any) -> None:
-        with locks.setdefault(uid, threading.Lock()):
-            try:
-                actions = reconciler.reconcile(str(namespace), name)
-            except KadaluExtError as error:
-                raise _again(log, namespace, name, error) from error
-            _tell(log, namespace, name, actions)
+        with locks.setdefault(uid, threading.Lock()), _Shell(log, namespace, name) as shell:
+            shell.tell(reconciler.reconcile(str(namespace), name))
 
     def remove(*, namespace: str | None, name: str, uid: str, **_: Any) -> None:
-        with locks.setdefault(uid, threading.Lock()):
-            try:
-                actions, done = reconciler.remove(str(namespace), name)
-            except KadaluExtError as error:
-                raise _again(log, namespace, name, error) from error
-            _tell(log, namespace, name, actions)
+        with locks.setdefault(uid, threading.Lock()), _Shell(log, namespace, name) as shell:
+            actions, done = reconciler.remove(str(namespace), name)
+            shell.tell(actions)
         if not done:
             raise kopf.TemporaryError("its PVs are still there", delay=RETRY_S)
         locks.pop(uid, None)
@@ -74,15 +69,36 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-def _again(log: Logger, namespace: str | None, name: str, error: KadaluExtError) -> kopf.TemporaryError:
-    log.warning("storage not reconciled", namespace=namespace, storage=name, reason=str(error))
-    return kopf.TemporaryError(str(error), delay=RETRY_S)
+def quieten() -> None:
+    """What the handlers did is logged here; kopf's own log of it, and that of each probe, say nothing more."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf.objects").setLevel(logging.CRITICAL)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-def _tell(log: Logger, namespace: str | None, name: str, actions: list[Action]) -> None:
-    for action in actions:
-        fields: dict[str, object] = {"namespace": namespace, "storage": name, "action": type(action).__name__}
-        if isinstance(action, PatchStatus):
-            ready = action.status["conditions"][-1]
-            fields |= {key: ready[key] for key in ("type", "status", "reason", "message")}
-        log.info("storage changed", **fields)
+class _Shell:
+    """Around one call of a handler: logs what it did, and has kopf try again whatever went wrong."""
+
+    def __init__(self, log: Logger, namespace: str | None, name: str) -> None:
+        self._log = log
+        self._fields: dict[str, object] = {"namespace": namespace, "storage": name}
+
+    def __enter__(self) -> _Shell:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KadaluExtError):
+            self._log.warning("storage not reconciled", **self._fields, reason=str(error))
+        elif isinstance(error, Exception):
+            self._log.exception("reconciling crashed", **self._fields)
+        else:
+            return
+        raise kopf.TemporaryError(str(error), delay=RETRY_S) from error
+
+    def tell(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            fields = {**self._fields, "action": type(action).__name__}
+            if isinstance(action, PatchStatus):
+                ready = action.status["conditions"][-1]
+                fields |= {key: ready[key] for key in ("type", "status", "reason", "message")}
+            self._log.info("storage changed", **fields)

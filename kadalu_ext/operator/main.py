@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Runs until it is told to stop; 1 if it cannot start, for a reason that it says."""
     options = parse(arguments)
     configure(options.log_level)
+    handlers.quieten()
     log = Logger("kadalu_ext.operator")
     try:
         kube = Kube(_api(), namespace=options.namespace)
