@@ -63,6 +63,7 @@ class Daemon:
         self._watcher = Watcher()
         self._bricks: dict[str, Brick] = {}
         self._problems: tuple[str, ...] = ()
+        self._in_use: set[str] = set()
         self._refused: dict[str, str] = {}
         self._outcomes: dict[Owner, Outcome] = {}
         self._states: Counter[State] = Counter()
@@ -247,6 +248,7 @@ class Daemon:
         paths = {brick.path for brick in inventory.bricks}
         if not inventory.problems:
             self._enforcer.forget_bricks_but(paths)
+        self._in_use &= set(self._bricks)
         for path in set(self._refused) - set(self._bricks):
             del self._refused[path]
         for owner in [owner for owner in self._outcomes if owner.brick not in self._bricks]:
@@ -263,6 +265,9 @@ class Daemon:
     def _crawl_brick(self, brick: Brick, devices: dict[int, Brick | None]) -> Iterator[None]:
         served = brick.path in self._bricks and not brick.unsupported
         device = None
+        # a brick that nobody named is nobody's as long as it holds no records: no reason to count it or to complain
+        if brick.choice is Choice.NAMED or (brick.choice is Choice.IF_USED and scan.is_used(brick)):
+            self._in_use.add(brick.path)
         try:
             with scan.open_brick(brick, self._systems, check=True) as opened:
                 device = opened.device
@@ -319,8 +324,7 @@ class Daemon:
             _log.error("cannot watch a brick, crawling at the interval", brick=brick.path, reason=str(error))
 
     def _refuse(self, brick: Brick, reason: str) -> None:
-        # a brick that nobody named and that holds no records has nothing to enforce: no reason to complain
-        if brick.choice is Choice.LEFT_OUT or (brick.choice is Choice.IF_USED and not scan.is_used(brick)):
+        if brick.path not in self._in_use:
             return
         if self._refused.get(brick.path) != reason:
             _log.error("brick refused", brick=brick.path, volume=brick.volume, reason=reason)
@@ -344,7 +348,7 @@ class Daemon:
 
     def _status(self) -> str:
         enforced = self._states[State.ENFORCED]
-        parts = [f"{len(self._bricks) - len(self._refused)} bricks", f"{enforced} PVs enforced"]
+        parts = [f"{len(self._in_use) - len(self._refused)} bricks", f"{enforced} PVs enforced"]
         if others := self._states.total() - enforced:
             parts.append(f"{others} not")
         if self._refused:

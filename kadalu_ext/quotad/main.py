@@ -20,8 +20,8 @@ from kadalu_ext.quotad.xfs import Xfs
 
 RUN_DIR: Final = "/run/kadalu-quotad"
 OK: Final = 0
-NOT_ENFORCED: Final = 1
-"""`status`: something is not enforced."""
+LOOK: Final = 1
+"""`status`: something is not enforced, or nobody is there to enforce what comes."""
 CANNOT: Final = 2
 """Wrong arguments, not root, or another one is running."""
 
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         help="what is enforced on this host, and what is not and why",
         description="Asks the kernel about every record, whether the daemon runs or not. Exit status: 0 if all are "
-        "enforced, 1 if not, 2 if it could not look.",
+        "enforced and the daemon runs, 1 if not, 2 if it could not look.",
     )
     show.add_argument("--json", action="store_true", help="one JSON object, sizes in bytes")
     return parser
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     report = status.look(options.glusterd_dir, Xfs(), daemon_running=_is_running())
     sys.stdout.write(status.to_json(report) + "\n" if options.json else status.render(report))
-    return OK if report.all_enforced else NOT_ENFORCED
+    return OK if report.all_enforced and report.daemon_running else LOOK
 
 
 def _is_running() -> bool:
