@@ -6,6 +6,7 @@ storage that stays as it is costs the API server nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
@@ -20,6 +21,7 @@ _GOOD: Final = {
     Condition.SUPPORTED: (Reason.VOLUME_USABLE, "sizes can be enforced on this volume"),
     Condition.READY: (Reason.STORAGE_READY, "claims of its StorageClass are served"),
 }
+_OUTAGES: Final = frozenset({Reason.HOST_UNREACHABLE, Reason.UNEXPECTED_ANSWER})
 _OF_A_VOLUME: Final = ("volume", "volumeId", "type", "brickCount", "bricks", "storageClass")
 
 
@@ -33,7 +35,7 @@ def report(resource: Resource, outcome: Usable | Problem, *, now: str) -> list[A
         shown = {"type": str(condition), "status": status, "reason": str(reason), "message": message}
         since = earlier.get("lastTransitionTime", now) if earlier.get("status") == status else now
         after[condition] = {**shown, "lastTransitionTime": since}
-        if status != "Unknown" and any(earlier.get(key) != value for key, value in shown.items()):
+        if status != "Unknown" and _is_news(shown, earlier, reason):
             # Ready is False for the reason of the condition that failed: one event tells both
             events[str(reason), message] = status == "False"
     status_patch = {
@@ -47,6 +49,12 @@ def report(resource: Resource, outcome: Usable | Problem, *, now: str) -> list[A
         PatchStatus(namespace=resource.namespace, name=resource.name, status=status_patch),
         *(_event(resource, reason, message, warning, now) for (reason, message), warning in events.items()),
     ]
+
+
+def _is_news(shown: Mapping[str, str], earlier: Mapping[str, str], reason: Reason) -> bool:
+    """During an outage, which host fails first and in which way may differ each time: that is told by status alone."""
+    compared = shown.keys() - {"message"} if reason in _OUTAGES else shown
+    return any(earlier.get(key) != shown[key] for key in compared)
 
 
 def volume_type(geometry: Geometry) -> str:
