@@ -51,6 +51,11 @@ def storage_class_name(name: StorageName) -> str:
     return f"{PROVISIONER}.{name}"
 
 
+def mount_source(name: StorageName) -> str:
+    """What df and mountinfo show as the source of the storage's mount and of every bind mount of it."""
+    return f"{PROVISIONER}:{name}"
+
+
 def to_parameters(storage: Storage) -> dict[str, str]:
     """The StorageClass parameters; `from_parameters` reads them back."""
     parameters = {"storage": storage.name, "hosts": ",".join(storage.hosts), "volume": storage.volume}

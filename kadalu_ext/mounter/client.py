@@ -17,7 +17,7 @@ from kadalu_ext import mountinfo
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.errors import KadaluExtError, MounterError
 from kadalu_ext.mounter.volfiles import LOG_LEVEL
-from kadalu_ext.storage import PROVISIONER, Storage
+from kadalu_ext.storage import Storage, mount_source
 
 PROGRAM: Final = "glusterfs"
 
@@ -40,6 +40,9 @@ OPTIONS: Final = frozenset(_DEFAULTS) | {
 
 _LOG_LINE: Final = re.compile(rb"\[[^\]\n]+\] ([ACEW]) (?:\[[^\]\n]*\] ?)*(?:\d+-)?(\S+: .*)")
 """`[time] E [MSGID: n] [file.c:line:function] 0-translator: text` (libglusterfs/src/logging.c)."""
+
+_AUTH_FAILED: Final = "authentication failed"
+_AUTH_HINT: Final = " Does the volume's auth.allow have this node's address? See: gluster volume get VOLUME auth.allow"
 
 _ROOT_INODE: Final = 1
 _RETRY_S: Final = 0.25
@@ -69,7 +72,7 @@ def arguments(storage: Storage, places: Places) -> list[str]:
         f"--volfile-id={storage.volume}",
         *(f"--{key}={value}" for key, value in sorted(options.items())),
         "--fuse-mountopts=nodev,nosuid,noatime",
-        f"--fs-display-name={PROVISIONER}:{storage.name}",
+        f"--fs-display-name={mount_source(storage.name)}",
         places.mount,
     ]
 
@@ -138,7 +141,9 @@ class Client:
                 self.device = device
                 return
         if self.ended():
-            raise MounterError(f"{self.places.mount}: the glusterfs client ended: {self.last_words()}")
+            words = self.last_words()
+            hint = _AUTH_HINT if _AUTH_FAILED in words else ""
+            raise MounterError(f"{self.places.mount}: the glusterfs client ended: {words}{hint}")
         raise MounterError(f"{self.places.mount}: not usable after {timeout_s:g} s: {problem}; {self.last_words()}")
 
     def _wait_mount(self, deadline: float) -> int | None:
@@ -189,9 +194,12 @@ class Client:
 
     def rotate_log(self, max_bytes: int = 16 << 20) -> None:
         """Begins a new log, and keeps the one before, if it has grown beyond `max_bytes`."""
-        if not self.ended() and os.path.getsize(self.places.log) > max_bytes:
-            os.replace(self.places.log, self.places.log + ".1")
-            signal.pidfd_send_signal(self._pidfd, signal.SIGHUP)
+        try:
+            if os.path.getsize(self.places.log) > max_bytes:
+                os.replace(self.places.log, self.places.log + ".1")
+                signal.pidfd_send_signal(self._pidfd, signal.SIGHUP)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
 
     def last_words(self) -> str:
         """The last error in the client's log, or where the log is."""

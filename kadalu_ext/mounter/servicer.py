@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import grpc
@@ -9,7 +10,7 @@ import grpc
 from kadalu_ext.api import mounter_pb2, mounter_pb2_grpc
 from kadalu_ext.mounter.storages import Storages
 from kadalu_ext.mounter.supervisor import State
-from kadalu_ext.storage import Storage, check_storage_name, from_parameters
+from kadalu_ext.storage import Storage, check_storage_name, from_json
 
 _STATES: Final = {
     State.MOUNTING: mounter_pb2.StorageStatus.MOUNTING,
@@ -49,12 +50,14 @@ class MounterServicer(mounter_pb2_grpc.MounterServicer):
 
 
 def _storage(request: mounter_pb2.MountRequest) -> Storage:
-    """The storage of a request, checked as strictly as a StorageClass's parameters. Raises: InvalidInputError."""
-    return from_parameters(
-        {
-            "storage": request.storage,
-            "hosts": ",".join(request.hosts),
-            "volume": request.volume,
-            "options": ",".join(f"{key}={value}" for key, value in request.options.items()),
-        }
+    """The storage of a request, checked as strictly as the ConfigMap's entries. Raises: InvalidInputError."""
+    return from_json(
+        json.dumps(
+            {
+                "name": request.storage,
+                "hosts": list(request.hosts),
+                "volume": request.volume,
+                "options": dict(request.options),
+            }
+        )
     )

@@ -246,6 +246,7 @@ class Supervisor:
         while not ended:
             if self._client is client:
                 self._refresh()
+                client.rotate_log()
             ended = client.wait_end(self._refresh_s)
         if self._client is client:
             self._reason = f"its client ended: {client.last_words()}; pods that used it must be restarted"

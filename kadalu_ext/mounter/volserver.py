@@ -61,7 +61,6 @@ class VolfileServer:
             # close() alone would not wake the thread that accepts
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-            os.unlink(self.path)
         for client in clients:
             client.hang_up()
 
