@@ -11,12 +11,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import progress, rootfs, uml, volumes
+from . import progress, rootfs, uml
 from .errors import BedError, CommandFailed, Unmet
 from .sandbox import BRICK_ADDRESSES, BRIDGE, Sandbox
+from .volumes import Volume, connected_peers, create_argv, online_bricks, parse_volumes
 
 BRICK_SIZE_BYTES = 8 << 30
 
@@ -60,9 +62,10 @@ class BrickHost:
             CommandFailed: it ended with another status than 0 (with `check`; 255 also means that ssh itself failed), or
                 not within `timeout` seconds; then it may still run.
         """
-        done = self._sandbox.run([*self.ssh_argv(), shlex.join(argv)], check=False, timeout=timeout, input=input)
-        if check and done.returncode != 0:
-            raise CommandFailed([f"{self.name}:", *argv], done.returncode, done.stdout + done.stderr)
+        try:
+            done = self._sandbox.run([*self.ssh_argv(), shlex.join(argv)], timeout=timeout, input=input, check=check)
+        except CommandFailed as error:
+            raise CommandFailed([f"{self.name}:", *argv], error.status, error.output) from None
         return subprocess.CompletedProcess(list(argv), done.returncode, done.stdout, done.stderr)
 
     def put(self, local: Path, remote: str) -> None:
@@ -86,6 +89,8 @@ class BrickHost:
     def power_on(self) -> None:
         """Boot it and wait until systemd has started everything, which does not mean that nothing failed.
 
+        Its peers and clients find it a little later: see `BrickHosts.wait_joined` and `BrickHosts.wait_online`.
+
         Raises:
             BedError: it is on, its network is cut, or it ended instead of booting.
             Unmet: it does not answer in time.
@@ -94,7 +99,7 @@ class BrickHost:
             raise BedError(f"{self.name} is on already")
         if self._remembered().get("cut"):
             raise BedError(f"{self.name}'s network is cut: uncut it before it is switched on")
-        self._forget_connection()
+        self._forget_boot()
         self._guest.socket_dir.mkdir(exist_ok=True)
         self._sandbox.detach(self._guest.argv(), log=self.log, env=uml.environment())
         try:
@@ -116,7 +121,7 @@ class BrickHost:
             lambda: self._sandbox.run(["kill", "-0", *group], check=False).returncode != 0,
             seconds=30,
         )
-        self._forget_connection()
+        self._forget_boot()
 
     def shut_down(self) -> None:
         """Let systemd power it off in order.
@@ -126,7 +131,7 @@ class BrickHost:
         """
         self.run(["systemctl", "--no-block", "poweroff"])
         progress.wait_until(f"{self.name} to shut down", lambda: self._process() is None, seconds=90)
-        self._forget_connection()
+        self._forget_boot()
 
     def cut(self) -> None:
         """Cut its network: it lives on, and packets to and from it vanish without an answer."""
@@ -136,6 +141,8 @@ class BrickHost:
         # Setting the tap down instead would leave the guest's network dead for good.
         self._sandbox.run(["ip", "link", "set", self._guest.tap, "nomaster"])
         self._remember(cut=True)
+        # TCP would wait longer and longer before it tries again, and the first command after `uncut` with it.
+        self._hang_up()
 
     def uncut(self) -> None:
         """Undo `cut`; nothing to do is no error."""
@@ -160,10 +167,14 @@ class BrickHost:
     def _control_socket(self) -> Path:
         return self._sandbox.run_dir / f"ssh-{self.name}"
 
-    def _forget_connection(self) -> None:
-        """Drop what belongs to one boot: the kept connection, on which commands would wait, and the kernel's pid."""
+    def _hang_up(self) -> None:
+        """End the kept connection, if there is one."""
         self._sandbox.run(["ssh", "-O", "exit", *self.ssh_argv()[1:]], check=False, timeout=10)
         self._control_socket.unlink(missing_ok=True)
+
+    def _forget_boot(self) -> None:
+        """Drop what belongs to one boot: the kept connection, on which commands would wait, and the kernel's pid."""
+        self._hang_up()
         shutil.rmtree(self._guest.socket_dir / self.name, ignore_errors=True)
 
     def _booted(self) -> bool:
@@ -220,6 +231,15 @@ class BrickHosts:
         with progress.step("Gluster peers"):
             self._join()
 
+    def wait_joined(self, *, seconds: float = 90) -> None:
+        """Wait until every host sees every other as a connected peer; until then gluster refuses some commands.
+
+        Raises:
+            Unmet: they do not within `seconds`.
+        """
+        for host in self.hosts:
+            progress.wait_until(f"{host.name} to see all peers", partial(self._sees_all, host), seconds=seconds)
+
     def host(self, name: str) -> BrickHost:
         """The brick host `name`.
 
@@ -241,33 +261,40 @@ class BrickHosts:
         """Run ``gluster WORDS`` on the first host that answers to commands; its standard output."""
         return self._first_on().run(["gluster", "--mode=script", *words], timeout=timeout).stdout
 
-    def create_volume(
-        self, name: str, kind: str, bricks: Sequence[str] | None = None, *, start: bool = True
-    ) -> volumes.Volume:
+    def create_volume(self, name: str, kind: str, bricks: Sequence[str] | None = None, *, start: bool = True) -> Volume:
         """Create volume `name` with a brick on each host of `bricks` (all hosts, if not given), and start it.
 
         For `kind` see `volumes.create_argv`.  A started volume has all its bricks online when this returns.
         """
         hosts = list(bricks) if bricks is not None else [host.name for host in self.hosts]
-        self._first_on().run(volumes.create_argv(name, kind, hosts))
+        self._first_on().run(create_argv(name, kind, hosts))
         if start:
             self.start_volume(name)
-        return next(volume for volume in self.volumes() if volume.name == name)
+        self._sync()
+        return self._volume(name)
 
     def start_volume(self, name: str) -> None:
         """Start volume `name` and wait until every brick of it is online."""
         self.gluster("volume", "start", name)
+        self.wait_online(name)
+
+    def wait_online(self, name: str, *, seconds: float = 90) -> None:
+        """Wait until every brick of the started volume `name` is online, as after `BrickHost.power_on`.
+
+        Raises:
+            Unmet: one is not within `seconds`.
+        """
+        count = len(self._volume(name).bricks)
 
         def online() -> bool:
-            return not volumes.offline_bricks(self.gluster("volume", "status", name, "--xml"))
+            # The bricks of a host whose glusterd the others do not see are not even in the list.
+            return online_bricks(self.gluster("volume", "status", name, "--xml")) == count
 
-        progress.wait_until(f"the bricks of {name} to be online", online, seconds=60)
+        progress.wait_until(f"the bricks of {name} to be online", online, seconds=seconds)
 
     def delete_volume(self, name: str) -> None:
         """Stop volume `name`, delete it, and remove its bricks' contents, so that the name can be used again."""
-        volume = next((volume for volume in self.volumes() if volume.name == name), None)
-        if volume is None:
-            raise BedError(f"no volume {name!r} to delete")
+        volume = self._volume(name)
         if volume.status == "Started":
             self.gluster("volume", "stop", name, "force")
         self.gluster("volume", "delete", name)
@@ -275,9 +302,15 @@ class BrickHosts:
             host, _, path = brick.partition(":")
             self.host(host).run(["rm", "-rf", "--one-file-system", path])
 
-    def volumes(self) -> list[volumes.Volume]:
+    def volumes(self) -> list[Volume]:
         """Every volume of the cluster."""
-        return volumes.parse_volumes(self.gluster("volume", "info", "--xml"))
+        return parse_volumes(self.gluster("volume", "info", "--xml"))
+
+    def _volume(self, name: str) -> Volume:
+        for volume in self.volumes():
+            if volume.name == name:
+                return volume
+        raise BedError(f"there is no volume {name!r}")
 
     def status(self) -> dict[str, Any]:
         """What `status --json` says of the brick hosts and volumes; no volumes if no host can be asked."""
@@ -302,9 +335,15 @@ class BrickHosts:
                 raise BedError(f"{host.name}: glusterd is not active:\n{journal}")
         for host in self.hosts[1:]:
             self.hosts[0].run(["gluster", "peer", "probe", host.name])
+        self.wait_joined()
+        self._sync()
+
+    def _sync(self) -> None:
+        """Put on disk what was set up: gluster does not, and a power cut within half a minute would undo it."""
         for host in self.hosts:
-            progress.wait_until(f"{host.name} to see all peers", lambda host=host: self._sees_all(host), seconds=60)  # type: ignore[misc]
+            if host.state == "on":
+                host.run(["sync"])
 
     def _sees_all(self, host: BrickHost) -> bool:
         shown = host.run(["gluster", "pool", "list"], check=False).stdout
-        return volumes.connected_peers(shown) == len(self.hosts)
+        return connected_peers(shown) == len(self.hosts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from . import paths
@@ -38,7 +39,7 @@ def remove(name: str) -> None:
     for hierarchy in hierarchies():
         top = hierarchy / group(name).lstrip("/")
         if top.exists():
-            wait_until(f"{top} to be empty", lambda top=top: _removed(top), seconds=20)  # type: ignore[misc]
+            wait_until(f"{top} to be empty", partial(_removed, top), seconds=20)
 
 
 def _removed(top: Path) -> bool:

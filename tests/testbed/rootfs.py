@@ -84,9 +84,9 @@ def image() -> Path:
 
 
 def key() -> str:
-    """The cache key: all that the image is made of, but not the day's versions of Debian's packages."""
+    """The cache key: this file, the kernel and `brick_root/`, but not the day's versions of Debian's packages."""
     overlay = [part for file in overlay_files() for part in (str(file.relative_to(_OVERLAY)), file)]
-    return paths.cache_key(_SUITE, _IMAGE_SIZE, *PACKAGES, *MASKED, *ENABLED, *_EXCLUDED, kernel_version(), *overlay)
+    return paths.cache_key(Path(__file__), kernel_version(), *overlay)
 
 
 def overlay_files() -> list[Path]:

@@ -14,7 +14,8 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from . import cgroups, paths
 from .errors import BedError, CommandFailed, NotRunning
@@ -142,27 +143,32 @@ class Sandbox:
             CommandFailed: it ended with another status than 0 (with `check`), or not within `timeout` seconds; then
                 it and its children are killed.
         """
-        process = subprocess.Popen(
-            [*self.enter_argv(), *argv],
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-        )
-        try:
-            stdout, stderr = process.communicate(input, timeout)
-        except BaseException as error:
-            # nsenter waits in between for its child: only the whole group ends both.
-            os.killpg(process.pid, signal.SIGKILL)
-            stdout, stderr = process.communicate()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise CommandFailed(argv, None, stdout + stderr) from None
-            raise
-        if check and process.returncode != 0:
-            raise CommandFailed(argv, process.returncode, stdout + stderr)
-        return subprocess.CompletedProcess(list(argv), process.returncode, stdout, stderr)
+        # Files, not pipes: what the command leaves running, or an ssh master, may hold its end of a pipe for ever.
+        with TemporaryFile("w+") as stdin, TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+            stdin.write(input or "")
+            stdin.seek(0)
+            process = subprocess.Popen(
+                [*self.enter_argv(), *argv],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+            status: int | None = None
+            try:
+                status = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                if status is None:
+                    # nsenter waits in between for its child: only the whole group ends both.
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            texts = [_whole(sink) for sink in (stdout, stderr)]
+        if status is None or (check and status != 0):
+            raise CommandFailed(argv, status, "".join(texts))
+        return subprocess.CompletedProcess(list(argv), status, *texts)
 
     def popen(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a daemon in the sandbox, its output appended to `log`.
@@ -245,6 +251,11 @@ def _process_start(pid: int) -> int | None:
         return start_time(Path(f"/proc/{pid}/stat").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _whole(sink: IO[str]) -> str:
+    sink.seek(0)
+    return sink.read()
 
 
 def _first_process(outer: subprocess.Popen[bytes]) -> int | None:

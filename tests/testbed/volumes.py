@@ -68,14 +68,11 @@ def parse_volumes(xml: str) -> list[Volume]:
     ]
 
 
-def offline_bricks(xml: str) -> list[str]:
-    """The bricks that ``gluster volume status NAME --xml`` does not show as online."""
+def online_bricks(xml: str) -> int:
+    """How many bricks ``gluster volume status NAME --xml`` shows as online."""
     nodes = ElementTree.fromstring(xml).iterfind("volStatus/volumes/volume/node")  # noqa: S314 (from our guest)
-    return [
-        f"{node.findtext('hostname')}:{path}"
-        for node in nodes
-        if (path := node.findtext("path", "")).startswith("/") and node.findtext("status") != "1"
-    ]
+    # Self-heal daemons are in the same list; only a brick's path is one.
+    return sum(node.findtext("path", "").startswith("/") and node.findtext("status") == "1" for node in nodes)
 
 
 def connected_peers(pool_list: str) -> int:
