@@ -1,0 +1,183 @@
+"""CSI's Node service: requests checked and handed to nodevolumes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Final
+
+import grpc
+
+from kadalu_ext import log, rpc
+from kadalu_ext.api import csi_pb2, csi_pb2_grpc
+from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.mounterclient import MounterClient
+from kadalu_ext.csi.mounts import FLAGS, Mounts
+from kadalu_ext.csi.nodevolumes import NodeVolumes, Volume
+from kadalu_ext.csi.params import check_capability
+from kadalu_ext.csi.registration import Registration
+from kadalu_ext.csi.storages import Storages
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.storage import Storage, from_parameters, parse_volume_id
+
+RPC_THREADS: Final = 64
+_QUIET: Final = frozenset(
+    {"Probe", "GetPluginInfo", "GetPluginCapabilities", "NodeGetCapabilities", "NodeGetVolumeStats", "NodeGetInfo"}
+)
+_LONGEST_S: Final = 60.0
+"""The bound of a call without a deadline, or with a longer one; kubelet's is two minutes, a client starts in 20 s."""
+
+_MARGIN_S: Final = 1.0
+"""So much before its deadline a caller is told the reason, rather than left to find out that time is up."""
+
+_READ_ONLY: Final = frozenset({
+    csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_READER_ONLY,
+    csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY,
+})  # fmt: skip
+
+_Capability = csi_pb2.NodeServiceCapability
+_Usage = csi_pb2.VolumeUsage
+
+
+class Node(csi_pb2_grpc.NodeServicer):
+    """See csi.proto. What is not defined here is not announced, and answers UNIMPLEMENTED."""
+
+    def __init__(self, *, node_id: str, mounts: Mounts, volumes: NodeVolumes, storages: Storages) -> None:
+        self._node_id = node_id
+        self._mounts = mounts
+        self._volumes = volumes
+        self._storages = storages
+
+    def NodeGetInfo(
+        self, request: csi_pb2.NodeGetInfoRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeGetInfoResponse:
+        return csi_pb2.NodeGetInfoResponse(node_id=self._node_id)
+
+    def NodeGetCapabilities(
+        self, request: csi_pb2.NodeGetCapabilitiesRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeGetCapabilitiesResponse:
+        kinds = (_Capability.RPC.STAGE_UNSTAGE_VOLUME, _Capability.RPC.GET_VOLUME_STATS)
+        return csi_pb2.NodeGetCapabilitiesResponse(
+            capabilities=[_Capability(rpc=_Capability.RPC(type=kind)) for kind in kinds]
+        )
+
+    def NodeStageVolume(
+        self, request: csi_pb2.NodeStageVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeStageVolumeResponse:
+        volume = _volume(request.volume_id)
+        staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
+        _mount_options(request.volume_capability)
+        storage = self._storage(volume, request.volume_context)
+        self._volumes.stage(volume, storage, staging, timeout_s=_left(context))
+        return csi_pb2.NodeStageVolumeResponse()
+
+    def NodeUnstageVolume(
+        self, request: csi_pb2.NodeUnstageVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeUnstageVolumeResponse:
+        volume = _volume(request.volume_id)
+        staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
+        self._volumes.unstage(volume, staging, timeout_s=_left(context))
+        return csi_pb2.NodeUnstageVolumeResponse()
+
+    def NodePublishVolume(
+        self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodePublishVolumeResponse:
+        volume = _volume(request.volume_id)
+        staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
+        target = self._mounts.check(request.target_path, field="target_path")
+        options = _mount_options(request.volume_capability) | (frozenset({"ro"}) if request.readonly else frozenset())
+        storage = self._storage(volume, request.volume_context)
+        self._volumes.publish(volume, storage, staging, target, options, timeout_s=_left(context))
+        return csi_pb2.NodePublishVolumeResponse()
+
+    def NodeUnpublishVolume(
+        self, request: csi_pb2.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeUnpublishVolumeResponse:
+        volume = _volume(request.volume_id)
+        target = self._mounts.check(request.target_path, field="target_path")
+        self._volumes.unpublish(volume, target, timeout_s=_left(context))
+        return csi_pb2.NodeUnpublishVolumeResponse()
+
+    def NodeGetVolumeStats(
+        self, request: csi_pb2.NodeGetVolumeStatsRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeGetVolumeStatsResponse:
+        volume = _volume(request.volume_id)
+        stat = self._volumes.statvfs(volume, self._mounts.check(request.volume_path, field="volume_path"))
+        return csi_pb2.NodeGetVolumeStatsResponse(
+            usage=[
+                _Usage(
+                    unit=_Usage.BYTES,
+                    total=stat.f_blocks * stat.f_frsize,
+                    available=stat.f_bavail * stat.f_frsize,
+                    used=(stat.f_blocks - stat.f_bfree) * stat.f_frsize,
+                ),
+                _Usage(
+                    unit=_Usage.INODES,
+                    total=stat.f_files,
+                    available=stat.f_favail,
+                    used=stat.f_files - stat.f_ffree,
+                ),
+            ]
+        )
+
+    def _storage(self, volume: Volume, context: Mapping[str, str]) -> Storage:
+        """What the ConfigMap says of the volume's storage, else what its StorageClass said when it was made."""
+        if not any("/" not in key for key in context):
+            return self._storages.find(volume.storage)
+        storage = from_parameters(context)
+        if storage.name != volume.storage:
+            raise InvalidInputError(f"volume_context.storage: {storage.name} is not the storage of {volume}")
+        return self._storages.fresher(storage)
+
+
+def _volume(volume_id: str) -> Volume:
+    if not volume_id:
+        raise InvalidInputError("volume_id: missing")
+    storage, name = parse_volume_id(volume_id)
+    return Volume(storage=storage, name=name)
+
+
+def _mount_options(capability: csi_pb2.VolumeCapability) -> frozenset[str]:
+    """The options of the bind mount. Raises: InvalidInputError naming what cannot be had."""
+    check_capability(capability)
+    options = frozenset(capability.mount.mount_flags) - {"rw"}
+    if not options <= FLAGS.keys():
+        raise InvalidInputError(
+            f"volume_capability.mount.mount_flags: {', '.join(sorted(options - FLAGS.keys()))[:100]}: not an option of "
+            f"a bind mount; allowed are {', '.join(FLAGS)}; options of the gluster client belong to the KadaluStorage"
+        )
+    return options | ({"ro"} if capability.access_mode.mode in _READ_ONLY else set())
+
+
+def _left(context: grpc.ServicerContext) -> float:
+    remaining = context.time_remaining()
+    return min(_LONGEST_S, max(0.1, remaining - _MARGIN_S)) if remaining is not None else _LONGEST_S
+
+
+def main(args: argparse.Namespace) -> int:
+    """Serves Identity, Node and the registration until SIGTERM or SIGINT. `args`: of csi.main.parser."""
+    logger = log.Logger("csi-node")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    endpoint = args.endpoint.removeprefix("unix://")
+    mounts = Mounts(args.kubelet_dir)
+    volumes = NodeVolumes(mounts, MounterClient(args.mounter.removeprefix("unix://")))
+    server = rpc.serve_unix(endpoint, log=logger, workers=RPC_THREADS, quiet=_QUIET)
+    csi_pb2_grpc.add_IdentityServicer_to_server(Identity(), server)
+    servicer = Node(  # type: ignore[abstract]  # abstract by its stub; what it does not define answers UNIMPLEMENTED
+        node_id=args.node_id, mounts=mounts, volumes=volumes, storages=Storages(args.storages)
+    )
+    csi_pb2_grpc.add_NodeServicer_to_server(servicer, server)
+    server.start()
+    logger.info("serving", endpoint=endpoint, node_id=args.node_id)
+    Registration(args.registration_dir, endpoint, logger).keep(stop)
+    logger.info("stopping")
+    server.stop(grace=5).wait()
+    sys.stderr.flush()
+    # Calls that hang on a dead mount would hold an ordinary exit up; what they do, they do whole or not at all.
+    os._exit(0)

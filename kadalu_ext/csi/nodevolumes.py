@@ -1,0 +1,158 @@
+"""The node plugin's use cases: a PV staged on this node, published to a pod, and back.
+
+Everything is idempotent, and everything that is known is read from mountinfo: nothing is remembered, so that the plugin
+can be killed and replaced at any moment. The clients, and with them the mounts' lives, are the mounter's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from kadalu_ext.bounded import SideThreads
+from kadalu_ext.csi.mounterclient import StorageMounter
+from kadalu_ext.errors import MounterError, NotFoundError, VolumeIOError
+from kadalu_ext.layout import pv_path
+from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Storage, StorageName, mount_source, volume_id
+
+T = TypeVar("T")
+
+STATS_S: Final = 10.0
+"""How long a statvfs may take: kubelet asks for it every minute or so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A PV on this node. Its directory on the volume follows from its name."""
+
+    storage: StorageName
+    name: PvName
+
+    @property
+    def root(self) -> str:
+        """What mountinfo shows as the root of a bind mount of it."""
+        return "/" + pv_path(self.name)
+
+    @property
+    def source(self) -> str:
+        """What mountinfo shows as its source."""
+        return mount_source(self.storage)
+
+    def __str__(self) -> str:
+        return volume_id(self.storage, self.name)
+
+
+class MountTable(Protocol):
+    """csi.mounts.Mounts, which see; or a fake."""
+
+    def at(self, path: str) -> Mount | None: ...
+    def bind(self, source: Mount, relative: str, target: str) -> None: ...
+    def set_options(self, target: str, options: frozenset[str]) -> None: ...
+    def unmount(self, path: str, source: str, *, lazily: bool = False) -> None: ...
+    def answers(self, mount: Mount) -> bool: ...
+    def make_directory(self, path: str) -> None: ...
+    def remove_directory(self, path: str) -> None: ...
+    def statvfs(self, path: str) -> os.statvfs_result: ...
+
+
+class NodeVolumes:
+    """See the methods. Thread-safe; a second call for the same volume or path while one is at work is refused.
+
+    Every method raises InProgressError for that, DeadlineError if the work goes on beyond `timeout_s`, and
+    VolumeIOError with the system's errno. Paths have gone through Mounts.check.
+    """
+
+    def __init__(self, mounts: MountTable, mounter: StorageMounter) -> None:
+        self._mounts = mounts
+        self._mounter = mounter
+        self._threads = SideThreads()
+
+    def stage(self, volume: Volume, storage: Storage, staging: str, *, timeout_s: float) -> None:
+        """Binds the PV's directory on `staging`, an existing directory.
+
+        Raises: NotFoundError if the volume has no such PV; what StorageMounter.mount raises; MounterError.
+        """
+
+        def work() -> None:
+            self._stage(volume, storage, staging, timeout_s)
+
+        self._bounded(("volume", volume), work, timeout_s, f"{volume}: staging")
+
+    def unstage(self, volume: Volume, staging: str, *, timeout_s: float) -> None:
+        """Takes the PV from `staging`. The storage's client stays: another PV of it is likely to come to this node."""
+
+        def work() -> None:
+            self._mounts.unmount(staging, volume.source)
+
+        self._bounded(("volume", volume), work, timeout_s, f"{volume}: unstaging")
+
+    def publish(
+        self, volume: Volume, storage: Storage, staging: str, target: str, options: frozenset[str], *, timeout_s: float
+    ) -> None:
+        """Binds the staged PV on `target`, made if need be, with these options (mounts.FLAGS).
+
+        A PV whose client has died since it was staged is staged anew: so a pod that is started again gets a mount that
+        works. Raises: as `stage`.
+        """
+
+        def work() -> None:
+            staged = self._mounts.at(staging)
+            if staged is None or not self._mounts.answers(staged):
+                self.stage(volume, storage, staging, timeout_s=timeout_s)
+                staged = self._mounts.at(staging)
+            if staged is None or staged.root != volume.root:
+                raise MounterError(f"{staging}: {volume} is not what is staged there; try again")
+            self._mounts.make_directory(target)
+            self._bind(staged, "", staged.root, target, volume)
+            self._mounts.set_options(target, options)
+
+        self._bounded(("path", target), work, timeout_s, f"{volume}: publishing")
+
+    def unpublish(self, volume: Volume, target: str, *, timeout_s: float) -> None:
+        """Takes the PV from `target`, and removes that directory."""
+
+        def work() -> None:
+            self._mounts.unmount(target, volume.source)
+            self._mounts.remove_directory(target)
+
+        self._bounded(("path", target), work, timeout_s, f"{volume}: unpublishing")
+
+    def statvfs(self, volume: Volume, path: str) -> os.statvfs_result:
+        """What df would say. Raises: NotFoundError if the PV is not mounted at `path`."""
+        mount = self._mounts.at(path)
+        if mount is None or mount.source != volume.source:
+            raise NotFoundError(f"volume_path: {volume} is not mounted at {path}")
+
+        def work() -> os.statvfs_result:
+            return self._mounts.statvfs(path)
+
+        return self._bounded(("statvfs", path), work, STATS_S, f"{volume}: statvfs")
+
+    def _stage(self, volume: Volume, storage: Storage, staging: str, timeout_s: float) -> None:
+        path = self._mounter.mount(storage, timeout_s=timeout_s)
+        mount = self._mounts.at(path)
+        if mount is None or (mount.fstype, mount.source) != (FUSE_GLUSTERFS, volume.source):
+            raise MounterError(
+                f"{path}: the mounter says that {storage.name} is mounted there, but this pod does not see it; "
+                "both pods need kubelet's directory with mountPropagation: Bidirectional"
+            )
+        self._bind(mount, volume.root, volume.root, staging, volume)
+
+    def _bind(self, source: Mount, relative: str, root: str, target: str, volume: Volume) -> None:
+        """Lets `root`, which is `relative` to what shows of `source`, be all that shows at `target`."""
+        there = self._mounts.at(target)
+        if there is not None and (there.device, there.root) == (source.device, root):
+            return
+        if there is not None:
+            self._mounts.unmount(target, volume.source, lazily=True)  # of a client that died
+        self._mounts.bind(source, relative, target)
+
+    def _bounded(self, key: tuple[str, object], work: Callable[[], T], timeout_s: float, what: str) -> T:
+        try:
+            return self._threads.run(key, work, timeout_s=timeout_s, what=what)
+        except OSError as error:
+            raise VolumeIOError(error.errno or 0, f"{what}: {error}") from error

@@ -1,0 +1,146 @@
+"""What kubelet may ask of the node service, and what it is told when it asks for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kadalu_ext.api import csi_pb2
+from kadalu_ext.csi.mounts import Mounts
+from kadalu_ext.csi.node import Node
+from kadalu_ext.csi.nodevolumes import NodeVolumes
+from kadalu_ext.csi.storages import Storages
+from kadalu_ext.errors import InvalidInputError, NotFoundError
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Storage, StorageName, to_json
+
+from .fakes import FakeMounter, FakeMounts
+
+CONTEXT = {"storage": "ext", "hosts": "h1,h2", "volume": "vol", "csi.storage.k8s.io/pv/name": "pv-1"}
+MODE = csi_pb2.VolumeCapability.AccessMode
+
+
+class Context:
+    """Of a call with two minutes left."""
+
+    def time_remaining(self) -> float:
+        return 120.0
+
+
+CALL: Any = Context()
+
+
+def capability(mode: int = MODE.MULTI_NODE_MULTI_WRITER, *flags: str, block: bool = False) -> csi_pb2.VolumeCapability:
+    access_mode = MODE(mode=mode)  # type: ignore[arg-type]
+    if block:
+        return csi_pb2.VolumeCapability(block=csi_pb2.VolumeCapability.BlockVolume(), access_mode=access_mode)
+    mount = csi_pb2.VolumeCapability.MountVolume(mount_flags=flags)
+    return csi_pb2.VolumeCapability(mount=mount, access_mode=access_mode)
+
+
+class Bed:
+    """A node with a fake mounter and fake mounts; paths are checked by the real thing."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.storages = tmp_path / "storages"
+        self.storages.mkdir()
+        self.mounts = FakeMounts(directories={"/" + pv_path(PvName("pv-1"))})
+        self.mounter = FakeMounter(self.mounts)
+        self.node = Node(  # type: ignore[abstract]
+            node_id="n1",
+            mounts=Mounts(str(tmp_path)),
+            volumes=NodeVolumes(self.mounts, self.mounter),
+            storages=Storages(str(self.storages)),
+        )
+        self.staging = str(tmp_path / "staging")
+        self.target = str(tmp_path / "target")
+
+    def stage(self, context: Mapping[str, str] = CONTEXT, **fields: Any) -> None:
+        request = {"volume_id": "ext/pv-1", "staging_target_path": self.staging, "volume_capability": capability()}
+        self.node.NodeStageVolume(
+            csi_pb2.NodeStageVolumeRequest(**{**request, "volume_context": context, **fields}), CALL
+        )
+
+    def publish(self, **fields: Any) -> None:
+        request = {
+            "volume_id": "ext/pv-1",
+            "staging_target_path": self.staging,
+            "target_path": self.target,
+            "volume_capability": capability(),
+            "volume_context": CONTEXT,
+        }
+        self.node.NodePublishVolume(csi_pb2.NodePublishVolumeRequest(**{**request, **fields}), CALL)
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Bed:
+    return Bed(tmp_path)
+
+
+def test_the_configmaps_hosts_are_fresher_than_the_storageclasss(bed: Bed) -> None:
+    bed.stage()
+    (bed.storages / "ext.json").write_text(to_json(Storage(name=StorageName("ext"), hosts=("h9",), volume="vol")))
+    bed.stage()
+    assert [storage.hosts for storage in bed.mounter.asked] == [("h1", "h2"), ("h9",)]
+
+
+def test_a_volume_without_context_is_found_by_its_storages_name(bed: Bed) -> None:
+    with pytest.raises(NotFoundError, match="storage ext: unknown here"):
+        bed.stage(context={})
+    (bed.storages / "ext.json").write_text(to_json(Storage(name=StorageName("ext"), hosts=("h9",), volume="vol")))
+    bed.stage(context={"csi.storage.k8s.io/ephemeral": "false"})
+    assert bed.mounter.asked[0].hosts == ("h9",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"volume_id": ""}, "volume_id: missing"),
+        ({"volume_id": "pv-1"}, "is not <storage>/<pv>"),
+        ({"volume_id": "ext/../pv"}, "name"),
+        ({"volume_id": "other/pv-1"}, "volume_context.storage: ext is not the storage of other/pv-1"),
+        ({"staging_target_path": "/etc"}, "staging_target_path: "),
+        ({"volume_capability": None}, "volume_capability"),
+        ({"volume_capability": capability(block=True)}, "block device"),
+        ({"volume_capability": capability(MODE.MULTI_NODE_MULTI_WRITER, "suid")}, "mount_flags: suid: not an option"),
+    ],
+)
+def test_a_stage_request_that_makes_no_sense_is_refused(bed: Bed, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        bed.stage(**fields)
+    assert bed.mounter.asked == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "read_only"),
+    [
+        ({}, False),
+        ({"readonly": True}, True),
+        ({"volume_capability": capability(MODE.MULTI_NODE_READER_ONLY)}, True),
+        ({"volume_capability": capability(MODE.SINGLE_NODE_WRITER, "ro", "noexec")}, True),
+        ({"volume_capability": capability(MODE.SINGLE_NODE_WRITER, "rw")}, False),
+    ],
+)
+def test_read_only_is_asked_for_in_three_ways(bed: Bed, fields: dict[str, Any], read_only: bool) -> None:
+    bed.stage()
+    bed.publish(**fields)
+    assert ("ro" in bed.mounts.table[bed.target].options) is read_only
+
+
+def test_stats_are_bytes_and_inodes(bed: Bed) -> None:
+    bed.stage()
+    bed.publish()
+    request = csi_pb2.NodeGetVolumeStatsRequest(volume_id="ext/pv-1", volume_path=bed.target)
+    in_bytes, inodes = bed.node.NodeGetVolumeStats(request, CALL).usage
+    assert (in_bytes.total, in_bytes.available, in_bytes.used) == (64 << 20, 32 << 20, 32 << 20)
+    assert (inodes.total, inodes.available, inodes.used) == (100, 60, 40)
+
+
+def test_only_what_works_is_announced(bed: Bed) -> None:
+    reply = bed.node.NodeGetCapabilities(csi_pb2.NodeGetCapabilitiesRequest(), CALL)
+    kinds = csi_pb2.NodeServiceCapability.RPC
+    assert [each.rpc.type for each in reply.capabilities] == [kinds.STAGE_UNSTAGE_VOLUME, kinds.GET_VOLUME_STATS]

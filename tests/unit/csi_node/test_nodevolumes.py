@@ -1,0 +1,139 @@
+"""Stage, publish and back, as kubelet asks for them: repeated, out of order, and after a client has died."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from kadalu_ext.csi.nodevolumes import NodeVolumes, Volume
+from kadalu_ext.errors import InProgressError, MounterError, NotFoundError
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Storage, StorageName
+
+from .fakes import KUBELET, FakeMounter, FakeMounts
+
+EXT = Storage(name=StorageName("ext"), hosts=("h1",), volume="vol")
+PV = Volume(storage=EXT.name, name=PvName("pv-1"))
+STAGING = f"{KUBELET}/plugins/kubernetes.io/csi/kadalu.external/abc/globalmount"
+TARGET = f"{KUBELET}/pods/u1/volumes/kubernetes.io~csi/pv-1/mount"
+NONE: frozenset[str] = frozenset()
+
+
+@pytest.fixture
+def mounts() -> FakeMounts:
+    return FakeMounts(directories={PV.root})
+
+
+@pytest.fixture
+def mounter(mounts: FakeMounts) -> FakeMounter:
+    return FakeMounter(mounts)
+
+
+@pytest.fixture
+def volumes(mounts: FakeMounts, mounter: FakeMounter) -> NodeVolumes:
+    return NodeVolumes(mounts, mounter)
+
+
+def stage(volumes: NodeVolumes) -> None:
+    volumes.stage(PV, EXT, STAGING, timeout_s=10)
+
+
+def publish(volumes: NodeVolumes, options: frozenset[str] = NONE, target: str = TARGET) -> None:
+    volumes.publish(PV, EXT, STAGING, target, options, timeout_s=10)
+
+
+def test_a_pod_sees_its_pv_and_nothing_above_it(volumes: NodeVolumes, mounts: FakeMounts) -> None:
+    stage(volumes)
+    publish(volumes)
+    assert mounts.table[TARGET].root == mounts.table[STAGING].root == PV.root
+    assert mounts.made == {TARGET}
+
+
+def test_stage_and_publish_again_bind_nothing_again(volumes: NodeVolumes, mounts: FakeMounts) -> None:
+    for _ in range(2):
+        stage(volumes)
+        publish(volumes)
+    assert mounts.binds == 2
+
+
+def test_unpublish_and_unstage_may_come_twice_or_alone(volumes: NodeVolumes, mounts: FakeMounts) -> None:
+    volumes.unpublish(PV, TARGET, timeout_s=10)
+    volumes.unstage(PV, STAGING, timeout_s=10)
+    stage(volumes)
+    publish(volumes)
+    for _ in range(2):
+        volumes.unpublish(PV, TARGET, timeout_s=10)
+        volumes.unstage(PV, STAGING, timeout_s=10)
+    assert not mounts.made and list(mounts.table) == [f"{KUBELET}/plugins/kadalu.external/mounts/ext"]
+
+
+def test_a_read_only_pod_does_not_make_another_ones_mount_read_only(volumes: NodeVolumes, mounts: FakeMounts) -> None:
+    stage(volumes)
+    publish(volumes, frozenset({"ro"}))
+    publish(volumes, target=TARGET + "2")
+    assert "ro" in mounts.table[TARGET].options
+    assert "ro" not in mounts.table[TARGET + "2"].options | mounts.table[STAGING].options
+
+
+def test_a_pv_that_the_volume_does_not_have_is_not_found(volumes: NodeVolumes, mounts: FakeMounts) -> None:
+    mounts.directories.clear()
+    with pytest.raises(NotFoundError, match="no directory /subvol/"):
+        stage(volumes)
+    assert STAGING not in mounts.table
+
+
+def test_a_pod_that_starts_after_the_client_died_gets_a_mount_that_works(
+    volumes: NodeVolumes, mounts: FakeMounts
+) -> None:
+    stage(volumes)
+    publish(volumes)
+    mounts.dead.add(mounts.table[STAGING].device)
+    publish(volumes, target=TARGET + "2")
+    assert mounts.answers(mounts.table[TARGET + "2"]) and mounts.answers(mounts.table[STAGING])
+    publish(volumes)
+    assert mounts.answers(mounts.table[TARGET])
+
+
+def test_publish_needs_no_mounter_while_what_is_staged_works(volumes: NodeVolumes, mounter: FakeMounter) -> None:
+    stage(volumes)
+    mounter.broken = "the mounter is being replaced"
+    publish(volumes)
+    with pytest.raises(MounterError, match="being replaced"):
+        stage(volumes)
+
+
+def test_a_mount_that_this_pod_does_not_see_is_not_bound(volumes: NodeVolumes, mounter: FakeMounter) -> None:
+    mounter.mounts = FakeMounts()
+    with pytest.raises(MounterError, match="Bidirectional"):
+        stage(volumes)
+
+
+def test_another_call_for_a_volume_is_refused_while_one_hangs(volumes: NodeVolumes, mounter: FakeMounter) -> None:
+    hangs, go = threading.Event(), threading.Event()
+
+    def hang(storage: Storage, *, timeout_s: float) -> str:
+        hangs.set()
+        go.wait()
+        raise MounterError("late")
+
+    def staged_in_vain() -> None:
+        with pytest.raises(MounterError, match="late"):
+            stage(volumes)
+
+    mounter.mount = hang  # type: ignore[method-assign]
+    first = threading.Thread(target=staged_in_vain)
+    first.start()
+    hangs.wait()
+    with pytest.raises(InProgressError, match=r"ext/pv-1: unstaging"):
+        volumes.unstage(PV, STAGING, timeout_s=10)
+    go.set()
+    first.join()
+
+
+def test_stats_are_of_that_pv_or_not_found(volumes: NodeVolumes) -> None:
+    with pytest.raises(NotFoundError, match="not mounted at"):
+        volumes.statvfs(PV, TARGET)
+    stage(volumes)
+    publish(volumes)
+    assert volumes.statvfs(PV, TARGET).f_blocks == 16384
