@@ -56,9 +56,17 @@ class BrickProbe:
     for as long again, so that who asks all the time does not always wait for it.
     """
 
-    def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        volume: str,
+        volume_id: str,
+        geometry: Geometry,
+        timeout_s: float = 1.0,
+        *,
+        glusterd_port: int = GLUSTERD_PORT,
+    ) -> None:
         self._timeout_s = timeout_s
-        self._channels = [_Channel(volume, volume_id, brick, timeout_s) for brick in geometry.bricks]
+        self._channels = [_Channel(volume, volume_id, brick, timeout_s, glusterd_port) for brick in geometry.bricks]
 
     def stat_directory(self, path: str) -> list[BrickAnswer]:
         """The answers of all bricks, in their order, for the directory at `path`, relative to the volume's root.
@@ -69,7 +77,7 @@ class BrickProbe:
         futures = [channel.submit(path) for channel in self._channels]
         wait(futures, timeout=max(0.0, deadline - time.monotonic()))
         return [
-            future.result() if future.done() else channel.unanswered()
+            channel.unanswered() if future.cancel() or not future.done() else future.result()
             for future, channel in zip(futures, self._channels, strict=True)
         ]
 
@@ -98,11 +106,12 @@ class _RefusedError(Exception):
 class _Channel:
     """The connection to one brick, and its one thread: one conversation at a time."""
 
-    def __init__(self, volume: str, volume_id: str, brick: Brick, timeout_s: float) -> None:
+    def __init__(self, volume: str, volume_id: str, brick: Brick, timeout_s: float, glusterd_port: int) -> None:
         self._volume = volume
         self._volume_id = volume_id
         self._brick = brick
         self._timeout_s = timeout_s
+        self._glusterd_port = glusterd_port
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"brick-{brick.name}")
         self._closed = False
         self._connection: Connection | None = None
@@ -180,7 +189,7 @@ class _Channel:
 
     def _ask_port(self, deadline: float) -> int | None:
         request = messages.port_by_brick_request(self._brick.path)
-        with Connection(self._brick.host, GLUSTERD_PORT, server="glusterd") as glusterd:
+        with Connection(self._brick.host, self._glusterd_port, server="glusterd") as glusterd:
             try:
                 return messages.read_port_by_brick_reply(glusterd.call(messages.PORTBYBRICK, request, deadline))
             except HostUnreachableError:

@@ -102,7 +102,9 @@ class Glusterd:
         self.close()
 
 
-def first_answer(hosts: Iterable[str], call: Callable[[Glusterd], T], timeout_s: float = 2.0) -> T:
+def first_answer(
+    hosts: Iterable[str], call: Callable[[Glusterd], T], timeout_s: float = 2.0, *, port: int = GLUSTERD_PORT
+) -> T:
     """What `call` returns or raises for the first host that answers.
 
     The hosts are asked in their order, each a moment after the one before it or as soon as that failed, and side by
@@ -116,7 +118,7 @@ def first_answer(hosts: Iterable[str], call: Callable[[Glusterd], T], timeout_s:
     failures: list[HostUnreachableError | WireError] = []
 
     def ask(host: str) -> T:
-        with Glusterd(host, timeout_s=timeout_s) as glusterd:
+        with Glusterd(host, port=port, timeout_s=timeout_s) as glusterd:
             return call(glusterd)
 
     executor = ThreadPoolExecutor(max_workers=max(1, len(waiting)), thread_name_prefix="first-answer")

@@ -44,8 +44,8 @@ class Connection:
     def call(self, procedure: Procedure, args: bytes, deadline: float) -> bytes:
         """The procedure's result.
 
-        Raises: HostSilentError at the deadline; HostUnreachableError if the host refuses, closes the connection or
-        denies the call; WireError if what answers does not speak gluster. All name host and port.
+        Raises: HostSilentError at the deadline; HostUnreachableError if the host refuses the connection or closes it;
+        WireError if what answers denies the call or does not speak gluster. All name host and port.
         """
         try:
             return self._call(procedure, args, deadline)
@@ -78,11 +78,6 @@ class Connection:
             match oncrpc.decode(self._receive(self._socket, deadline)):
                 case Accepted(xid=answered, body=body) if answered == xid:
                     return body
-                case Rejected(xid=answered, denied=True) if answered == xid:
-                    raise HostUnreachableError(
-                        f"{self} denied the call; if server.allow-insecure is off there, "
-                        "allow it: gluster volume set VOLUME server.allow-insecure on"
-                    )
                 case Rejected(xid=answered, reason=reason) if answered == xid:
                     raise WireError(reason)
                 case Call():

@@ -126,6 +126,8 @@ def _replicate(top: Xlator, clients: list[Xlator]) -> Geometry:
             "the volume has a thin arbiter, which is not supported; use replica 3, or replica 3 arbiter 1"
         )
     arbiters = _number(top, "arbiter-count", 0)
+    if arbiters >= len(clients):
+        raise VolfileError(f"{top.name}: {arbiters} arbiters of {len(clients)} bricks cannot be")
     first_arbiter = len(clients) - arbiters
     bricks = tuple(_brick(client, arbiter=i >= first_arbiter) for i, client in enumerate(clients))
     # afr's own default (fix_quorum_options in xlators/cluster/afr/src/afr.c)
@@ -154,6 +156,6 @@ def _brick(client: Xlator, *, arbiter: bool) -> Brick:
 
 def _number(xlator: Xlator, option: str, default: int) -> int:
     text = xlator.options.get(option, str(default))
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise VolfileError(f"{xlator.name}: option {option} is not a number")
     return int(text)

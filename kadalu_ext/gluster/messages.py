@@ -208,7 +208,7 @@ def _number(pairs: Mapping[str, str], key: str, default: int | None = None) -> i
     text = pairs.get(key) if default is not None else _text(pairs, key)
     if text is None:
         return default or 0
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise WireError(f"glusterd's reply has a {key} that is not a number")
     return int(text)
 

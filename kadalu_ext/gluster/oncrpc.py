@@ -30,6 +30,10 @@ _ACCEPT_STATS: Final = {
     4: "it could not read the arguments",
     5: "it had an internal error",
 }
+_DENIED: Final = (
+    "it denied the call: it may take none from ports above 1023; allow them with `gluster volume set VOLUME "
+    "server.allow-insecure on`, or, for glusterd, rpc-auth-allow-insecure on in its glusterd.vol"
+)
 _NO_AUTH: Final = xdr.u32(0) + xdr.opaque(b"")
 
 
@@ -80,11 +84,10 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A REPLY that the call was not carried out. `reason` is for people; `denied`: because of who asks, not of what."""
+    """A REPLY that the call was not carried out. `reason` is for people."""
 
     xid: int
     reason: str
-    denied: bool
 
 
 def encode_call(xid: int, procedure: Procedure, args: bytes, credential: Credential = AUTH_NONE) -> bytes:
@@ -128,14 +131,14 @@ def _decode_reply(xid: int, reader: xdr.Reader) -> Accepted | Rejected:
     if (reply_stat := reader.u32()) != _MSG_ACCEPTED:
         if reply_stat != 1:
             raise WireError(f"an RPC reply of status {reply_stat} is neither accepted nor denied")
-        return Rejected(xid=xid, reason="it denied the call (RPC version, credential or source port)", denied=True)
+        return Rejected(xid=xid, reason=_DENIED)
     reader.u32()
     reader.opaque()
     accept_stat = reader.u32()
     if accept_stat == _SUCCESS:
         return Accepted(xid=xid, body=reader.rest())
     reason = _ACCEPT_STATS.get(accept_stat, f"it answered with RPC status {accept_stat}")
-    return Rejected(xid=xid, reason=reason, denied=False)
+    return Rejected(xid=xid, reason=reason)
 
 
 def frame(record: bytes) -> bytes:
