@@ -24,6 +24,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command: Callable[[argparse.Namespace], int] = options.call
     try:
+        paths.check_name(options.name)
         return command(options)
     except BedError as error:
         print(f"testbed: {error}", file=sys.stderr)
@@ -34,7 +35,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m tests.testbed", description=__doc__)
-    parser.add_argument("--name", default="hands", type=paths.check_name, help="which instance (default: %(default)s)")
+    parser.add_argument("--name", default="hands", help="which instance (default: %(default)s)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="start the instance, or what it lacks, and leave it running")

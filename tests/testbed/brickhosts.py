@@ -6,6 +6,7 @@ killing it is a power cut, taking its tap out of the bridge is a cut network cab
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 from . import progress, rootfs, uml
 from .errors import BedError, CommandFailed, Unmet
+from .rootfs import IMAGE, KEY
 from .sandbox import BRICK_ADDRESSES, BRIDGE, Sandbox
 from .volumes import Volume, connected_peers, create_argv, online_bricks, parse_volumes
 
@@ -34,13 +36,12 @@ class BrickHost:
         self.address = BRICK_ADDRESSES[name]
         self.log = sandbox.log_dir / f"{name}.log"
         self._sandbox = sandbox
-        image = rootfs.image()
-        self._key = image.with_name("id_ed25519")
+        self._key = sandbox.disk_dir / KEY
         self._guest = uml.Guest(
             name=name,
             number=int(name.removeprefix("brick")),
             address=self.address,
-            image=image,
+            image=sandbox.disk_dir / IMAGE,
             cow=sandbox.disk_dir / f"{name}.cow",
             brick=sandbox.disk_dir / f"{name}.img",
             socket_dir=sandbox.run_dir / "uml",
@@ -220,8 +221,11 @@ class BrickHosts:
         """
         if self.hosts:
             raise BedError("this sandbox has brick hosts already")
-        rootfs.image()
+        image = rootfs.image()
         uml.environment()
+        for name in (IMAGE, KEY):
+            # A name of our own for it: the cache may be renewed or emptied while these hosts live.
+            os.link(image.with_name(name), self.sandbox.disk_dir / name)
         hosts = [BrickHost(self.sandbox, name) for name in list(BRICK_ADDRESSES)[:n]]
         with progress.step(f"Brick hosts boot ({', '.join(host.name for host in hosts)})"):
             for host in hosts:
@@ -253,9 +257,13 @@ class BrickHosts:
 
     def together(self, action: Callable[[BrickHost], object]) -> None:
         """Call ``action(host)`` for all hosts at the same time, and wait for all; the first error is raised."""
-        with ThreadPoolExecutor(len(self.hosts)) as pool:
+        pool = ThreadPoolExecutor(len(self.hosts))
+        try:
             for outcome in [pool.submit(action, host) for host in self.hosts]:
                 outcome.result()
+        finally:
+            # Not wait for the others: after Ctrl-C they end when the sandbox does.
+            pool.shutdown(wait=False)
 
     def gluster(self, *words: str, timeout: float = 120) -> str:
         """Run ``gluster WORDS`` on the first host that answers to commands; its standard output."""

@@ -61,6 +61,8 @@ MASKED = (
     "systemd-sysusers.service",
 )
 ENABLED = ("brick-network.service", "glusterd.service", "ssh.service")
+IMAGE = "root.img"
+KEY = "id_ed25519"
 KERNEL = Path("/usr/bin/linux.uml")
 
 _SUITE = "bookworm"
@@ -79,8 +81,8 @@ _EXCLUDED = (
 
 
 def image() -> Path:
-    """The finished root image, built if need be (about two minutes); beside it lies the ssh key `id_ed25519`."""
-    return paths.cached("rootfs", key(), _build) / "root.img"
+    """The finished root image, built if need be (half a minute); beside it lies the ssh key `KEY`."""
+    return paths.cached("rootfs", key(), _build) / IMAGE
 
 
 def key() -> str:
@@ -117,7 +119,7 @@ def _build(target: Path) -> None:
     with progress.step("Brick hosts' root image (mke2fs)"):
         _furnish(root, target)
         # With a journal, though small: tests cut these hosts' power.
-        argv = ["mke2fs", "-q", "-t", "ext4", "-J", "size=16", "-d", str(root), str(target / "root.img"), _IMAGE_SIZE]
+        argv = ["mke2fs", "-q", "-t", "ext4", "-J", "size=16", "-d", str(root), str(target / IMAGE), _IMAGE_SIZE]
         progress.run_logged(argv, log=log)
         shutil.rmtree(root)
 
@@ -134,10 +136,10 @@ def _furnish(root: Path, target: Path) -> None:
     (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (root / "bricks").mkdir()
     _install_modules(root)
-    _command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "testbed", "-f", str(target / "id_ed25519"))
+    _command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "testbed", "-f", str(target / KEY))
     ssh = root / "root/.ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
-    shutil.copyfile(target / "id_ed25519.pub", ssh / "authorized_keys")
+    shutil.copyfile(target / f"{KEY}.pub", ssh / "authorized_keys")
     _command("chroot", str(root), "systemctl", "enable", *ENABLED)
     _command("chroot", str(root), "systemctl", "mask", *MASKED)
     _command("chroot", str(root), "systemctl", "set-default", "multi-user.target")
