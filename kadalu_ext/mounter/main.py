@@ -55,3 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stderr.flush()
     # Calls that wait for a silent host would hold an ordinary exit up.
     os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,421 @@
+"""Mounter and node plugin as processes, on three real brick hosts: what a node goes through, without Kubernetes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from kadalu_ext import mountinfo, mounting
+from kadalu_ext.api import csi_pb2, csi_pb2_grpc, mounter_pb2, mounter_pb2_grpc
+from kadalu_ext.api import pluginregistration_pb2 as registration_pb2
+from kadalu_ext.api import pluginregistration_pb2_grpc as registration_pb2_grpc
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Storage, StorageName, to_parameters
+from tests.testbed import paths
+from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.progress import wait_until
+
+REFRESH_S = 1
+HOSTS = ("brick1", "brick2", "brick3")
+EXT = Storage(name=StorageName("ext"), hosts=HOSTS, volume="mnt-rep")
+EXT_1 = Storage(name=StorageName("ext-1"), hosts=HOSTS, volume="mnt-dis")
+MOUNTED, DEAD = mounter_pb2.StorageStatus.MOUNTED, mounter_pb2.StorageStatus.DEAD
+
+
+class Node:
+    """One Kubernetes node's directories, and the two programs on it."""
+
+    def __init__(self, kubelet: Path, run: Path) -> None:
+        self.kubelet = kubelet
+        self.plugin = kubelet / "plugins/kadalu.external"
+        self.registry = kubelet / "plugins_registry"
+        self.run = run
+        self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        self._channels = [grpc.insecure_channel(f"unix:{self.plugin}/{name}.sock") for name in ("mounter", "csi")]
+        self.mounter = mounter_pb2_grpc.MounterStub(self._channels[0])
+        self.csi = csi_pb2_grpc.NodeStub(self._channels[1])
+
+    def start_mounter(self) -> None:
+        words = [f"--dir={self.plugin}", f"--run-dir={self.run}/volfiles", f"--refresh={REFRESH_S}"]
+        self._start("mounter", "kadalu_ext.mounter.main", *words)
+
+    def start_plugin(self) -> None:
+        self._start(
+            "csi",
+            "kadalu_ext.csi.main",
+            "node",
+            f"--endpoint={self.plugin}/csi.sock",
+            "--node-id=node1",
+            f"--mounter={self.plugin}/mounter.sock",
+            f"--storages={self.run}/storages",
+            f"--registration-dir={self.registry}",
+            f"--kubelet-dir={self.kubelet}",
+        )
+
+    def _start(self, name: str, module: str, *words: str) -> None:
+        with (self.run / f"{name}.log").open("ab") as log:
+            program = subprocess.Popen([sys.executable, "-m", module, *words], stderr=log, cwd=paths.REPOSITORY)
+        self._programs[name] = program
+        socket = self.plugin / f"{name}.sock"
+        wait_until(f"{name} to listen", lambda: listens(socket), seconds=20)
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        program = self._programs.pop(name)
+        program.kill()
+        program.wait()
+
+    def stop(self) -> None:
+        for channel in self._channels:
+            channel.close()
+        for name in list(self._programs):
+            self.kill(name)
+
+    def mount(self, storage: Storage) -> Path:
+        request = mounter_pb2.MountRequest(
+            storage=storage.name, hosts=storage.hosts, volume=storage.volume, options=storage.options
+        )
+        return Path(self.mounter.Mount(request, timeout=60, wait_for_ready=True).path)
+
+    def status(self, storage: Storage) -> mounter_pb2.StorageStatus | None:
+        known = self.mounter.List(mounter_pb2.ListRequest(), timeout=10, wait_for_ready=True).storages
+        return next((each for each in known if each.storage == storage.name), None)
+
+    def release(self, storage: Storage) -> None:
+        pids = clients(storage)
+        self.mounter.Release(mounter_pb2.ReleaseRequest(storage=storage.name), timeout=30, wait_for_ready=True)
+        wait_until(f"the clients of {storage.name} to end", lambda: not pids & clients(storage), seconds=30)
+
+
+class Pv:
+    """A PV of EXT as kubelet stages and publishes it."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.node = node
+        self.volume_id = f"{EXT.name}/{name}"
+        self.on_volume = node.mount(EXT) / pv_path(PvName(name))
+        self.on_volume.mkdir(parents=True, exist_ok=True)
+        self.staging = node.kubelet / f"plugins/kubernetes.io/csi/kadalu.external/{name}/globalmount"
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self.capability = csi_pb2.VolumeCapability(
+            mount=csi_pb2.VolumeCapability.MountVolume(),
+            access_mode=csi_pb2.VolumeCapability.AccessMode(
+                mode=csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_MULTI_WRITER
+            ),
+        )
+
+    def target(self, pod: str) -> Path:
+        path = self.node.kubelet / f"pods/{pod}/volumes/kubernetes.io~csi/pv/mount"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def stage(self) -> None:
+        request = csi_pb2.NodeStageVolumeRequest(
+            volume_id=self.volume_id,
+            staging_target_path=str(self.staging),
+            volume_capability=self.capability,
+            volume_context=to_parameters(EXT),
+        )
+        self.node.csi.NodeStageVolume(request, timeout=60, wait_for_ready=True)
+
+    def publish(self, pod: str, *, readonly: bool = False) -> Path:
+        request = csi_pb2.NodePublishVolumeRequest(
+            volume_id=self.volume_id,
+            staging_target_path=str(self.staging),
+            target_path=str(self.target(pod)),
+            volume_capability=self.capability,
+            volume_context=to_parameters(EXT),
+            readonly=readonly,
+        )
+        self.node.csi.NodePublishVolume(request, timeout=60, wait_for_ready=True)
+        return self.target(pod)
+
+    def unpublish(self, pod: str) -> None:
+        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=self.volume_id, target_path=str(self.target(pod)))
+        self.node.csi.NodeUnpublishVolume(request, timeout=60, wait_for_ready=True)
+
+    def unstage(self) -> None:
+        request = csi_pb2.NodeUnstageVolumeRequest(volume_id=self.volume_id, staging_target_path=str(self.staging))
+        self.node.csi.NodeUnstageVolume(request, timeout=60, wait_for_ready=True)
+
+    def stats(self, pod: str) -> csi_pb2.NodeGetVolumeStatsResponse:
+        request = csi_pb2.NodeGetVolumeStatsRequest(volume_id=self.volume_id, volume_path=str(self.target(pod)))
+        return self.node.csi.NodeGetVolumeStats(request, timeout=60, wait_for_ready=True)
+
+
+class Writer:
+    """Writes and fsyncs one small file after the other, as an application would, until it is told to stop."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files = 0
+        self.error: OSError | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        self.wait_more(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        if self.error is not None:
+            raise self.error
+        assert not self._thread.is_alive()
+
+    def wait_more(self, count: int = 10) -> None:
+        """Until `count` files more are written."""
+        enough = self.files + count
+        wait_until("the writer to go on", lambda: self.error is not None or self.files >= enough, seconds=60)
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with (self.directory / f"w{self.files}").open("wb") as file:
+                    file.write(b"x" * 4096)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self.files += 1
+        except OSError as error:
+            self.error = error
+
+
+def listens(path: Path) -> bool:
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=0.5)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def clients(storage: Storage) -> set[int]:
+    """The glusterfs processes of a storage."""
+    word = f"--fs-display-name=kadalu.external:{storage.name}".encode()
+    found = set()
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.add(int(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def volumes(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
+    brick_hosts.create_volume(EXT.volume, "replica 3")
+    brick_hosts.create_volume(EXT_1.volume, "disperse 2+1")
+    yield brick_hosts
+    for volume in (EXT.volume, EXT_1.volume):
+        brick_hosts.delete_volume(volume)
+
+
+@pytest.fixture(scope="module")
+def node(volumes: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    kubelet, run = tmp_path_factory.mktemp("kubelet"), tmp_path_factory.mktemp("run")
+    # On a file system of its own: mount points are immutable, and pytest could not remove them.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(kubelet)], check=True)
+    node = Node(kubelet, run)
+    try:
+        node.registry.mkdir()
+        node.start_mounter()
+        node.start_plugin()
+        yield node
+        for storage in (EXT, EXT_1):
+            node.release(storage)
+    finally:
+        node.stop()
+        for storage in (EXT, EXT_1):
+            for pid in clients(storage):
+                os.kill(pid, signal.SIGKILL)
+        for mount in reversed([each for each in mountinfo.read() if each.path.startswith(f"{kubelet}")]):
+            mounting.unmount(mount.path, lazily=True)
+
+
+def test_two_storages_with_names_that_begin_alike_are_two_mounts(node: Node) -> None:
+    replicate, disperse = node.mount(EXT), node.mount(EXT_1)
+    (replicate / "here").write_text("replicate")
+    assert not (disperse / "here").exists()
+    assert node.mount(EXT) == replicate
+    assert [len(clients(storage)) for storage in (EXT, EXT_1)] == [1, 1]
+
+
+def test_a_disperse_clients_risky_options_are_off(node: Node) -> None:
+    graph = (node.plugin / "log/ext-1.log").read_text()
+    for name in ("eager-lock off", "other-eager-lock off", "parallel-writes off", "stripe-cache 0"):
+        assert f"option {name}\n" in graph
+
+
+def test_a_mounter_that_is_killed_disturbs_no_writer_and_finds_its_client_again(node: Node) -> None:
+    directory = node.mount(EXT)
+    before = clients(EXT)
+    with Writer(directory) as writer:
+        node.kill("mounter")
+        writer.wait_more()
+        node.start_mounter()
+        status = node.status(EXT)
+        assert status is not None and status.state == MOUNTED
+        assert node.mount(EXT) == directory
+        writer.wait_more()
+    assert clients(EXT) == before
+
+
+def test_a_changed_volfile_reaches_a_client_under_a_running_writer(node: Node, volumes: BrickHosts) -> None:
+    log = node.plugin / "log/ext.log"
+    with Writer(node.mount(EXT)) as writer:
+        graphs = log.read_text().count("Final graph:")
+        volumes.gluster("volume", "set", EXT.volume, "performance.quick-read", "off")
+        wait_until("the client to switch", lambda: log.read_text().count("Final graph:") > graphs, seconds=30)
+        writer.wait_more()
+    assert "performance/quick-read" not in log.read_text().rpartition("Final graph:")[2]
+
+
+def test_a_silent_host_costs_a_start_a_second_and_is_joined_when_it_answers(node: Node, volumes: BrickHosts) -> None:
+    node.release(EXT)
+    third = volumes.host("brick3")
+    third.cut()
+    try:
+        started = time.monotonic()
+        directory = node.mount(EXT)
+        assert time.monotonic() - started < 5  # ten and more without hiding it
+        (directory / "while-cut").write_text("x")
+        status = node.status(EXT)
+        assert status is not None and list(status.hidden_hosts) == ["brick3"]
+    finally:
+        third.uncut()
+
+    def joined() -> bool:
+        status = node.status(EXT)
+        return status is not None and not status.hidden_hosts
+
+    wait_until("brick3 to be joined", joined, seconds=60)
+
+    def reaches_brick3() -> bool:
+        (directory / f"after-{time.monotonic_ns()}").write_text("x")
+        return any(name.startswith("after-") for name in third.run(["ls", f"/bricks/{EXT.volume}"]).stdout.split())
+
+    wait_until("writes to reach brick3", reaches_brick3, seconds=60)
+
+
+def test_nothing_is_written_under_a_mount_that_was_lost(node: Node) -> None:
+    directory = node.mount(EXT)
+    for pid in clients(EXT):
+        os.kill(pid, signal.SIGKILL)
+    wait_until("the mounter to notice", lambda: (s := node.status(EXT)) is not None and s.state == DEAD, seconds=10)
+    with pytest.raises(OSError, match=r".") as lost:
+        (directory / "x").write_text("x")
+    assert lost.value.errno == errno.ENOTCONN
+    mounting.unmount(str(directory), lazily=True)
+    with pytest.raises(PermissionError):
+        (directory / "x").write_text("x")
+    assert (node.mount(EXT) / "here").read_text() == "replicate"
+
+
+def test_a_volume_that_does_not_exist_or_is_stopped_is_named_with_what_to_do(node: Node, volumes: BrickHosts) -> None:
+    missing = Storage(name=StorageName("missing"), hosts=HOSTS, volume="missing")
+    with pytest.raises(grpc.RpcError, match="there is no gluster volume missing"):
+        node.mount(missing)
+    node.release(EXT_1)
+    volumes.gluster("volume", "stop", EXT_1.volume)
+    with pytest.raises(grpc.RpcError, match=f"start it: gluster volume start {EXT_1.volume}"):
+        node.mount(EXT_1)
+    volumes.start_volume(EXT_1.volume)
+    assert node.mount(EXT_1).is_dir()
+
+
+def test_a_pv_goes_to_pods_and_back(node: Node) -> None:
+    pv = Pv(node, "pv-way")
+    pv.unpublish("pod1")
+    pv.unstage()
+    for _ in range(2):
+        pv.stage()
+        pod1 = pv.publish("pod1")
+        pod2 = pv.publish("pod2", readonly=True)
+    (pod1 / "hello").write_text("from pod1")
+    assert (pod2 / "hello").read_text() == (pv.on_volume / "hello").read_text() == "from pod1"
+    with pytest.raises(OSError, match="Read-only"):
+        (pod2 / "no").write_text("x")
+    seen = os.statvfs(pod1)
+    in_bytes, inodes = pv.stats("pod1").usage
+    assert in_bytes.total == seen.f_blocks * seen.f_frsize and inodes.total == seen.f_files
+    for _ in range(2):
+        pv.unpublish("pod1")
+        pv.unpublish("pod2")
+        pv.unstage()
+    assert not pod1.exists() and not any(each.root != "/" and "ext" in each.source for each in mountinfo.read())
+
+
+def test_a_pv_that_is_a_symlink_or_not_there_is_not_mounted(node: Node) -> None:
+    pv = Pv(node, "pv-link")
+    pv.on_volume.rmdir()
+    with pytest.raises(grpc.RpcError, match="there is no directory /subvol/"):
+        pv.stage()
+    pv.on_volume.symlink_to("/etc")
+    with pytest.raises(grpc.RpcError, match="Not a directory"):
+        pv.stage()
+    pv.on_volume.unlink()
+
+
+def test_a_node_plugin_that_is_killed_and_replaced_disturbs_no_pod(node: Node) -> None:
+    pv = Pv(node, "pv-upgrade")
+    pv.stage()
+    with Writer(pv.publish("pod1")) as writer:
+        node.kill("csi")
+        writer.wait_more()
+        node.start_plugin()
+        pv.publish("pod2")
+        writer.wait_more()
+    pv.unpublish("pod1")
+    pv.unpublish("pod2")
+    pv.unstage()
+
+
+def test_a_pod_that_starts_after_the_client_died_gets_a_mount_that_works(node: Node) -> None:
+    pv = Pv(node, "pv-again")
+    pv.stage()
+    pod1 = pv.publish("pod1")
+    for pid in clients(EXT):
+        os.kill(pid, signal.SIGKILL)
+    (pv.publish("pod2") / "x").write_text("x")
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(pod1)
+    for pod in ("pod1", "pod2"):
+        pv.unpublish(pod)
+    pv.unstage()
+
+
+def test_kubelet_finds_the_plugin_by_its_registration_socket(node: Node) -> None:
+    with grpc.insecure_channel(f"unix:{node.registry}/kadalu.external-reg.sock") as channel:
+        stub = registration_pb2_grpc.RegistrationStub(channel)
+        info = stub.GetInfo(registration_pb2.InfoRequest(), timeout=10, wait_for_ready=True)
+    assert (info.type, info.name, info.endpoint) == ("CSIPlugin", "kadalu.external", f"{node.plugin}/csi.sock")
+
+
+def test_a_released_storages_client_lives_as_long_as_a_pod_uses_it(node: Node) -> None:
+    pv = Pv(node, "pv-release")
+    pv.stage()
+    with Writer(pv.publish("pod1")) as writer:
+        old = clients(EXT)
+        node.mounter.Release(mounter_pb2.ReleaseRequest(storage=EXT.name), timeout=30)
+        assert node.status(EXT) is None
+        writer.wait_more()
+        assert clients(EXT) == old
+    pv.unpublish("pod1")
+    pv.unstage()
+    wait_until("the client to end with its last mount", lambda: not clients(EXT), seconds=30)
