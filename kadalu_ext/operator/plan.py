@@ -7,7 +7,7 @@ Who calls goes three steps, so that nobody is asked what does not matter for the
     plan()              everything                          → actions, in the order in which they are to be done
 
 A StorageClass is made when its storage is wholly usable. It is the lock on the storage's name: made first, removed
-last. docs/adr/0003 says what becomes of it when the storage is no longer usable.
+last. docs/adr/0006 says what becomes of it when the storage is no longer usable.
 """
 
 from __future__ import annotations

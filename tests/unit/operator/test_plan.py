@@ -1,0 +1,176 @@
+"""What is asked for, seen and there, to what must be done: a table of actions, and the cases that need a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kadalu_ext.errors import (
+    HostUnreachableError,
+    KadaluExtError,
+    NotFoundError,
+    UnsupportedVolumeError,
+    VolumeStoppedError,
+    WireError,
+)
+from kadalu_ext.operator.actions import (
+    Action,
+    Existing,
+    PatchStatus,
+    PostEvent,
+    Problem,
+    ReplaceStorageClass,
+    Usable,
+)
+from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
+from kadalu_ext.operator.reasons import Reason
+from tests.unit.operator.samples import NOW, OTHER_ID, SPEC, VOLUME_ID, resource, settled, storage_class, usable
+
+NOTHING = Existing()
+PVS = ("pvc-1", "pvc-2")
+OTHER_HOSTS = {"type": "External", "details": {"gluster_nodes": "a,b", "gluster_volname": "exported"}}
+
+
+def problem(reason: Reason) -> Problem:
+    return Problem(reason=reason, details="why")
+
+
+def on_cluster(actions: list[Action]) -> list[str]:
+    """What is done to other objects than the KadaluStorage itself."""
+    return [type(action).__name__ for action in actions if not isinstance(action, PatchStatus | PostEvent)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "existing", "expected"),
+    [
+        (usable(), NOTHING, ["CreateStorageClass", "SetEntry"]),
+        (usable(), settled(usable()), []),
+        (usable(), settled(usable(), config_entry=None), ["SetEntry"]),
+        (usable(), settled(usable(), pvs=PVS), []),
+        (usable(OTHER_HOSTS), settled(usable()), ["ReplaceStorageClass", "SetEntry"]),
+        (usable(volume_id=OTHER_ID), settled(usable()), ["PatchStorageClass"]),
+        (usable(volume_id=OTHER_ID), settled(usable(), pvs=PVS), []),
+        (problem(Reason.INVALID_SPEC), NOTHING, []),
+        (problem(Reason.INVALID_SPEC), settled(usable()), ["SetEntry", "DeleteStorageClass"]),
+        (problem(Reason.INVALID_SPEC), settled(usable(), pvs=PVS), []),
+        (problem(Reason.UNSUPPORTED_VOLUME), settled(usable()), ["SetEntry", "DeleteStorageClass"]),
+        (problem(Reason.VOLUME_NOT_FOUND), settled(usable()), ["SetEntry", "DeleteStorageClass"]),
+        (problem(Reason.VOLUME_STOPPED), settled(usable()), []),
+        (problem(Reason.HOST_UNREACHABLE), settled(usable()), []),
+        (problem(Reason.HOST_UNREACHABLE), NOTHING, []),
+    ],
+)
+def test_what_is_done_to_the_cluster(outcome: Usable | Problem, existing: Existing, expected: list[str]) -> None:
+    assert on_cluster(plan(resource(), outcome, existing, now=NOW)) == expected
+
+
+def test_no_storage_class_is_made_for_a_storage_with_any_problem() -> None:
+    for reason in Reason:
+        assert "CreateStorageClass" not in on_cluster(plan(resource(), problem(reason), NOTHING, now=NOW))
+
+
+def test_the_class_is_made_first_and_removed_last_because_it_is_the_lock_on_the_name() -> None:
+    assert on_cluster(plan(resource(), usable(), NOTHING, now=NOW))[0] == "CreateStorageClass"
+    assert on_cluster(plan_removal(resource(), settled(usable()), now=NOW)[0])[-1] == "DeleteStorageClass"
+
+
+def test_what_others_wrote_on_a_class_survives_its_replacement() -> None:
+    found = storage_class(usable())
+    found["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] = "true"
+    existing = settled(usable(), storage_class=found)
+    replaced = plan(resource(), usable(OTHER_HOSTS), existing, now=NOW)[0]
+    assert isinstance(replaced, ReplaceStorageClass)
+    assert replaced.manifest["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+    assert replaced.manifest["parameters"]["hosts"] == "a,b"
+    assert replaced.uid == "class-uid"
+
+
+def test_under_pvs_the_volume_cannot_become_another_one() -> None:
+    actions = plan(resource(), usable(volume_id=OTHER_ID), settled(usable(), pvs=PVS), now=NOW)
+    status = next(action.status for action in actions if isinstance(action, PatchStatus))
+    ready = status["conditions"][-1]
+    assert ready["reason"] == "VolumeChanged"
+    for word in (VOLUME_ID, OTHER_ID, "2 PVs", "Put the earlier volume"):
+        assert word in ready["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"annotations": {"kadalu.external/owner": "second/ext"}}, ["second/ext", "whole cluster"]),
+        ({"annotations": {}}, ["did not make"]),
+        ({"provisioner": "another.driver"}, ["did not make"]),
+    ],
+)
+def test_a_name_that_somebody_else_has_is_refused(change: dict[str, Any], words: list[str]) -> None:
+    found = storage_class(usable())
+    found["metadata"] |= {key: value for key, value in change.items() if key == "annotations"}
+    found |= {key: value for key, value in change.items() if key != "annotations"}
+    accepted = accept(resource(), Existing(storage_class=found))
+    assert isinstance(accepted, Problem)
+    assert accepted.reason is Reason.NAME_TAKEN
+    assert all(word in accepted.details for word in words)
+    assert on_cluster(plan(resource(), accepted, Existing(storage_class=found), now=NOW)) == []
+
+
+def test_the_name_of_an_owner_that_is_gone_may_be_taken_over() -> None:
+    existing = settled(usable(), storage_class=storage_class(usable(), owner="gone/ext"), owner_lives=False)
+    assert not isinstance(accept(resource(), existing), Problem)
+    assert on_cluster(plan(resource(), usable(), existing, now=NOW)) == ["PatchStorageClass"]
+
+
+def test_a_field_that_is_not_served_yet_is_refused_and_not_passed_over() -> None:
+    accepted = accept(resource({**SPEC, "kadalu-format": False}), NOTHING)
+    assert isinstance(accepted, Problem)
+    assert (accepted.reason, accepted.volume) == (Reason.NOT_SUPPORTED_YET, "exported")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (HostUnreachableError("x"), Reason.HOST_UNREACHABLE),
+        (WireError("x"), Reason.UNEXPECTED_ANSWER),
+        (NotFoundError("x"), Reason.VOLUME_NOT_FOUND),
+        (VolumeStoppedError("x"), Reason.VOLUME_STOPPED),
+        (UnsupportedVolumeError("x"), Reason.UNSUPPORTED_VOLUME),
+        (KadaluExtError("x"), Reason.UNEXPECTED_ANSWER),
+    ],
+)
+def test_each_error_has_its_reason(error: KadaluExtError, reason: Reason) -> None:
+    assert Problem.of(error).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("outcome", "existing", "needed"),
+    [
+        (usable(), NOTHING, False),
+        (usable(), settled(usable()), False),
+        (usable(volume_id=OTHER_ID), settled(usable()), True),
+        (problem(Reason.INVALID_SPEC), NOTHING, False),
+        (problem(Reason.INVALID_SPEC), settled(usable()), True),
+        (problem(Reason.HOST_UNREACHABLE), settled(usable()), False),
+    ],
+)
+def test_pvs_are_listed_only_where_they_matter(outcome: Usable | Problem, existing: Existing, needed: bool) -> None:
+    assert needs_pvs(outcome, existing) is needed
+
+
+def test_a_deletion_waits_for_pvs_and_lists_them() -> None:
+    many = tuple(f"pvc-{n:02}" for n in range(12))
+    actions, done = plan_removal(resource(), settled(usable(), pvs=many), now=NOW)
+    event = next(action.manifest for action in actions if isinstance(action, PostEvent))
+    assert not done
+    assert on_cluster(actions) == []
+    assert event["reason"] == "HeldByVolumes"
+    assert "12 of its PVs: pvc-00, pvc-01" in event["message"]
+    assert "pvc-09 and 2 more" in event["message"]
+
+
+def test_a_deletion_takes_what_was_made_and_nothing_of_another_storage() -> None:
+    actions, done = plan_removal(resource(), settled(usable()), now=NOW)
+    assert (on_cluster(actions), done) == (["SetEntry", "DeleteStorageClass"], True)
+    of_another = replace(settled(usable(), pvs=PVS), storage_class=storage_class(usable(), owner="second/ext"))
+    assert plan_removal(resource(), of_another, now=NOW) == ([], True)
+    assert plan_removal(resource(), NOTHING, now=NOW) == ([], True)

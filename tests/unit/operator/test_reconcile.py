@@ -1,0 +1,126 @@
+"""Look, think, do, again and again, on a cluster that others change too."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from kadalu_ext.errors import ConflictError, KubernetesError
+from kadalu_ext.operator.actions import CreateStorageClass, PatchStatus, Problem
+from kadalu_ext.operator.reasons import Reason
+from kadalu_ext.operator.reconcile import Reconciler
+from tests.unit.operator.samples import SPEC, FakeCluster, resource, usable
+
+CLASS = "kadalu.external.ext"
+
+
+def operator_of(cluster: FakeCluster) -> Reconciler:
+    return Reconciler(cluster, cluster.observe)
+
+
+def ready(cluster: FakeCluster, namespace: str = "default") -> tuple[str, str]:
+    condition = cluster.resources[namespace, "ext"].status["conditions"][-1]
+    return condition["status"], condition["reason"]
+
+
+def test_a_new_storage_gets_its_class_and_entry_and_is_left_alone_from_then_on() -> None:
+    cluster = FakeCluster(resource())
+    assert len(operator_of(cluster).reconcile("default", "ext")) == 7
+    assert (list(cluster.classes), list(cluster.entries), ready(cluster)[0]) == ([CLASS], ["ext.json"], "True")
+    assert operator_of(cluster).reconcile("default", "ext") == []
+
+
+def test_a_spec_that_is_wrong_costs_the_gluster_cluster_no_question() -> None:
+    cluster = FakeCluster(resource({**SPEC, "flavour": 1}))
+    operator_of(cluster).reconcile("default", "ext")
+    assert (cluster.asked, cluster.classes, ready(cluster)) == (0, {}, ("False", "InvalidSpec"))
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_killed_after_any_step_it_ends_where_it_would_have(steps: int) -> None:
+    cluster = FakeCluster(resource())
+    cluster.applies_left = steps
+    with suppress(SystemExit):
+        operator_of(cluster).reconcile("default", "ext")
+    cluster.applies_left = 1000
+    operator_of(cluster).reconcile("default", "ext")
+    assert (list(cluster.classes), list(cluster.entries), ready(cluster)[0]) == ([CLASS], ["ext.json"], "True")
+    assert len(set(cluster.events)) == len(cluster.events)
+
+
+def test_of_two_storages_of_one_name_the_first_keeps_it_and_the_other_follows_when_that_is_gone() -> None:
+    cluster = FakeCluster(resource(), resource(namespace="second"))
+    operator = operator_of(cluster)
+    operator.reconcile("default", "ext")
+    operator.reconcile("second", "ext")
+    assert ready(cluster, "second") == ("False", "NameTaken")
+    assert operator.remove("default", "ext")[1]
+    del cluster.resources["default", "ext"]
+    operator.reconcile("second", "ext")
+    assert ready(cluster, "second")[0] == "True"
+    assert cluster.classes[CLASS]["metadata"]["annotations"]["kadalu.external/owner"] == "second/ext"
+
+
+def test_who_loses_the_race_for_a_name_looks_again_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster(resource(), resource(namespace="second"))
+    looked = cluster.existing(resource(namespace="second"))
+    operator_of(cluster).reconcile("default", "ext")
+    stale = iter([looked])
+    existing = cluster.existing
+    monkeypatch.setattr(cluster, "existing", lambda of: next(stale, None) or existing(of))
+    operator_of(cluster).reconcile("second", "ext")
+    assert ready(cluster, "second") == ("False", "NameTaken")
+
+
+def test_what_the_api_server_refuses_is_said_in_the_status_and_tried_again() -> None:
+    cluster = FakeCluster(resource())
+    cluster.refused[CreateStorageClass] = KubernetesError("refused to create StorageClass: 403 no")
+    with pytest.raises(KubernetesError):
+        operator_of(cluster).reconcile("default", "ext")
+    assert ready(cluster) == ("False", "NotApplied")
+    cluster.refused.clear()
+    operator_of(cluster).reconcile("default", "ext")
+    assert ready(cluster)[0] == "True"
+
+
+def test_an_api_server_that_takes_nothing_is_an_error_and_not_a_crash() -> None:
+    cluster = FakeCluster(resource())
+    cluster.refused = dict.fromkeys((CreateStorageClass, PatchStatus), KubernetesError("away"))
+    with pytest.raises(KubernetesError, match="away"):
+        operator_of(cluster).reconcile("default", "ext")
+    cluster.refused = {CreateStorageClass: ConflictError("always")}
+    with pytest.raises(ConflictError, match="changed by others"):
+        operator_of(cluster).reconcile("default", "ext")
+
+
+def test_an_outage_leaves_the_class_and_its_end_is_seen() -> None:
+    cluster = FakeCluster(resource())
+    operator_of(cluster).reconcile("default", "ext")
+    cluster.volume = Problem(reason=Reason.VOLUME_STOPPED, details="halted")
+    operator_of(cluster).reconcile("default", "ext")
+    assert (list(cluster.classes), ready(cluster)) == ([CLASS], ("False", "VolumeStopped"))
+    cluster.volume = usable()
+    operator_of(cluster).reconcile("default", "ext")
+    assert ready(cluster)[0] == "True"
+
+
+def test_a_storage_that_is_being_deleted_is_never_made_again_by_the_timer() -> None:
+    cluster = FakeCluster(replace(resource(), deleting=True))
+    assert operator_of(cluster).reconcile("default", "ext") == []
+    assert operator_of(cluster).reconcile("default", "gone") == []
+    assert operator_of(cluster).remove("default", "gone") == ([], True)
+
+
+def test_a_deletion_goes_on_when_the_last_pv_is_gone() -> None:
+    cluster = FakeCluster(resource())
+    operator = operator_of(cluster)
+    operator.reconcile("default", "ext")
+    cluster.pvs = ("pvc-1",)
+    assert not operator.remove("default", "ext")[1]
+    assert operator.remove("default", "ext") == ([], False)
+    assert (list(cluster.classes), ready(cluster)) == ([CLASS], ("False", "HeldByVolumes"))
+    cluster.pvs = ()
+    assert operator.remove("default", "ext")[1]
+    assert (cluster.classes, cluster.entries) == ({}, {})

@@ -1,0 +1,119 @@
+"""Conditions say what is wrong and what to do; status and events change only when something does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.operator.actions import PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.reasons import Condition, Reason
+from kadalu_ext.operator.report import report, volume_type
+from tests.unit.operator.samples import LATER, NOW, resource, usable
+
+BAD = [reason for reason in Reason if reason.condition is not Condition.READY]
+
+
+def reported(outcome: Usable | Problem, before: Resource | None = None, now: str = NOW) -> tuple[Resource, list[str]]:
+    """The KadaluStorage afterwards, and the reasons of the events."""
+    before = before or resource()
+    actions = report(before, outcome, now=now)
+    patches = [action.status for action in actions if isinstance(action, PatchStatus)]
+    status = {**before.status, **(patches[0] if patches else {})}
+    return replace(before, status=status), [a.manifest["reason"] for a in actions if isinstance(a, PostEvent)]
+
+
+def conditions(of: Resource) -> dict[str, Any]:
+    return {item["type"]: item for item in of.status["conditions"]}
+
+
+def test_a_usable_storage_is_ready_and_shows_its_volume() -> None:
+    after, events = reported(usable())
+    assert [item["status"] for item in after.status["conditions"]] == ["True", "True", "True", "Unknown", "True"]
+    assert conditions(after)["QuotaEnforced"]["reason"] == "NotMeasured"
+    assert after.status["type"] == "Replica 3"
+    assert after.status["brickCount"] == 3
+    assert after.status["bricks"][0] == {"host": "node1", "path": "/bricks/v", "arbiter": False}
+    assert after.status["storageClass"] == "kadalu.external.ext"
+    assert events == ["Valid", "GlusterdAnswers", "VolumeUsable", "StorageReady"]
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_what_fails_is_false_what_comes_after_is_unknown_and_ready_says_why(reason: Reason) -> None:
+    after, events = reported(Problem(reason=reason, details="why"))
+    found = conditions(after)
+    order = list(Condition)
+    at = order.index(reason.condition)
+    assert [found[item]["status"] for item in order[:at]] == ["True"] * at
+    assert found[reason.condition]["status"] == "False"
+    assert {found[item]["status"] for item in order[at + 1 : -1]} == {"Unknown"}
+    assert found["Ready"]["reason"] == reason == found[reason.condition]["reason"]
+    assert found["Ready"]["message"].startswith("why")
+    assert reason.remedy in found["Ready"]["message"]
+    assert events.count(reason) == 1
+
+
+def test_a_storage_that_stays_as_it_is_costs_nothing() -> None:
+    for outcome in (usable(), Problem(reason=Reason.VOLUME_STOPPED, details="why")):
+        after, _ = reported(outcome)
+        assert report(after, outcome, now=LATER) == []
+
+
+def test_only_what_changed_gets_a_new_time_and_an_event() -> None:
+    good, _ = reported(usable())
+    stopped, events = reported(Problem(reason=Reason.VOLUME_STOPPED, details="stopped"), good, LATER)
+    found = conditions(stopped)
+    assert events == ["VolumeStopped"]
+    assert {item: found[item]["lastTransitionTime"] for item in ("Accepted", "Reachable", "Supported", "Ready")} == {
+        "Accepted": NOW,
+        "Reachable": NOW,
+        "Supported": LATER,
+        "Ready": LATER,
+    }
+
+
+def test_an_outage_that_shows_in_another_way_is_not_told_again() -> None:
+    first, _ = reported(Problem(reason=Reason.HOST_UNREACHABLE, details="node1: silent"))
+    again, events = reported(Problem(reason=Reason.HOST_UNREACHABLE, details="node1: no route"), first, LATER)
+    assert events == []
+    assert "no route" in conditions(again)["Ready"]["message"]
+
+
+def test_after_an_outage_the_last_known_facts_stay_and_after_a_wrong_spec_they_go() -> None:
+    good, _ = reported(usable())
+    out, _ = reported(Problem(reason=Reason.HOST_UNREACHABLE, details="x", volume="exported"), good)
+    assert (out.status["type"], out.status["volume"]) == ("Replica 3", "exported")
+    wrong, _ = reported(Problem(reason=Reason.INVALID_SPEC, details="x"), good)
+    assert (wrong.status["type"], wrong.status["volume"]) == (None, None)
+
+
+def test_what_is_wrong_with_ready_alone_leaves_the_other_conditions() -> None:
+    good, _ = reported(usable())
+    held, events = reported(Problem(reason=Reason.HELD_BY_VOLUMES, details="2 PVs"), good, LATER)
+    assert conditions(held)["Supported"] == conditions(good)["Supported"]
+    assert (conditions(held)["Ready"]["status"], events) == ("False", ["HeldByVolumes"])
+
+
+def test_an_event_is_no_longer_than_the_api_server_takes() -> None:
+    actions = report(resource(), Problem(reason=Reason.INVALID_SPEC, details="ü" * 3000), now=NOW)
+    events = [action.manifest for action in actions if isinstance(action, PostEvent)]
+    assert [len(event["message"].encode()) <= 1024 for event in events] == [True]
+
+
+def bricks(count: int, arbiters: int = 0) -> tuple[Brick, ...]:
+    return tuple(Brick(name=f"c{n}", host="h", path="/b", arbiter=n >= count - arbiters) for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("geometry", "text"),
+    [
+        (Geometry(kind=VolumeKind.BRICK, bricks=bricks(1)), "Brick"),
+        (Geometry(kind=VolumeKind.REPLICATE, bricks=bricks(2)), "Replica 2"),
+        (Geometry(kind=VolumeKind.REPLICATE, bricks=bricks(3, 1)), "Arbiter 2+1"),
+        (Geometry(kind=VolumeKind.DISPERSE, bricks=bricks(6), redundancy=2), "Disperse 4+2"),
+    ],
+)
+def test_a_volumes_type_is_shown_as_people_say_it(geometry: Geometry, text: str) -> None:
+    assert volume_type(geometry) == text

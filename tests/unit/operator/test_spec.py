@@ -1,0 +1,147 @@
+"""Every spelling becomes one object; everything else is refused with path, what is allowed, and an example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.operator.spec import NOT_SERVED, StorageSpec, not_served, parse_spec
+from kadalu_ext.storage import from_parameters, to_parameters
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "storage-config.yaml"
+HOST_FIELDS = ("gluster_node", "gluster_host", "gluster_nodes", "gluster_hosts", "gluster_backup_nodes")
+
+
+def external(details: object = None, **fields: object) -> dict[str, object]:
+    return {"type": "External", "details": details or {"gluster_node": "node1", "gluster_volname": "v"}, **fields}
+
+
+def parsed(spec: object) -> StorageSpec:
+    return parse_spec("ext", spec)
+
+
+def test_the_example_of_the_rfc_is_taken_as_it_stands() -> None:
+    example = yaml.safe_load(EXAMPLE.read_text())
+    spec = parse_spec(example["metadata"]["name"], example["spec"])
+    assert (spec.storage.hosts, spec.storage.volume) == (("brick1",), "exported")
+    assert spec.storage.options == {"log-level": "DEBUG"}
+    assert not_served(spec) is None
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"gluster_host": "a", "gluster_hosts": ["b"], "gluster_volname": "v"},
+        [{"gluster_hosts": "a, b", "gluster_volname": "v"}],
+        [{"gluster_node": "a", "gluster_backup_nodes": ["a", "b"], "gluster_volname": "v", "gluster_hosts": None}],
+        {"Gluster_Node": "a", "gluster-nodes": "b", "GLUSTER_VOLNAME": "v"},
+    ],
+)
+def test_spellings_of_one_thing_become_one_object(details: object) -> None:
+    assert parsed(external(details)) == parsed(external({"gluster_nodes": ["a", "b"], "gluster_volname": "v"}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "native"),
+    [
+        ("kadalu-format", True, True),
+        ("kadalu-format", False, False),
+        ("kadalu_format", "native", True),
+        ("kadalu_format", "non-native", False),
+        ("kadalu-format", "false", False),
+        ("single_pv_per_pool", False, True),
+        ("single_pv_per_pool", True, False),
+    ],
+)
+def test_whether_a_volume_is_shared_is_asked_in_three_ways(field: str, value: object, native: bool) -> None:
+    assert parsed(external(**{field: value})).native is native
+
+
+@given(st.permutations(HOST_FIELDS), st.lists(st.sampled_from(["a", "b.example", "10.0.0.1", "fd00::1"]), min_size=1))
+def test_hosts_are_asked_in_one_order_each_once(fields: list[str], hosts: list[str]) -> None:
+    details: dict[str, object] = {"gluster_volname": "v"}
+    details |= dict(zip(fields, hosts, strict=False))
+    expected = dict.fromkeys(str(details[field]) for field in HOST_FIELDS if field in details)
+    assert parsed(external(details)).storage.hosts == tuple(expected)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=6,
+)
+KNOWN = st.sampled_from(
+    ["type", "details", "quota", "tls", "overcommit", "mountOptions", "kadalu-format", "pvReclaimPolicy"]
+)
+
+
+@given(st.dictionaries(KNOWN, JSON | st.just("External"), max_size=6) | JSON)
+def test_whatever_the_api_server_lets_through_is_a_spec_or_a_sentence_with_a_path(spec: Any) -> None:
+    try:
+        storage = parsed(spec).storage
+    except InvalidInputError as error:
+        assert str(error).startswith("spec")
+    else:
+        assert from_parameters(to_parameters(storage)) == storage
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, ["spec.type", "missing", "External"]),
+        (external() | {"type": "Replica3"}, ["spec.type", "'Replica3'", "type: External"]),
+        ({"type": "External"}, ["spec.details", "missing"]),
+        (external([]) | {"details": []}, ["spec.details", "0 entries"]),
+        (external([{}, {}]), ["spec.details", "2 entries", "gluster_hosts"]),
+        (external({"gluster_volname": "v"}), ["spec.details.gluster_node", "no host"]),
+        (external([{"gluster_node": "a"}]), ["spec.details[0].gluster_volname", "missing"]),
+        (external({"gluster_host": "a:24007", "gluster_volname": "v"}), ["gluster_host", "without a port"]),
+        (external({"gluster_host": "a;b", "gluster_volname": "v"}), ["gluster_host", "'a;b'"]),
+        (external({"gluster_host": "a", "gluster_volname": "-v"}), ["gluster_volname", "'-v'"]),
+        (external({"gluster_hots": "a", "gluster_volname": "v"}), ["spec.details.gluster_hots", "mean gluster_host"]),
+        (external({"gluster_node": "a", "Gluster_node": "b", "gluster_volname": "v"}), ["Gluster_node", "same field"]),
+        (external(pvReclaimPolicy="keep"), ["spec.pvReclaimPolicy", "delete, archive, retain"]),
+        (external(quota="yes"), ["spec.quota", "required, optional, none"]),
+        (external(overcommit=0), ["spec.overcommit", "above 0"]),
+        (external(overcommit=True), ["spec.overcommit", "above 0"]),
+        (external(tls={"secret": "x"}), ["spec.tls.secret", "secretName"]),
+        (external(mountOptions=[1]), ["spec.mountOptions", "list of texts"]),
+        (external(**{"kadalu-format": True, "single_pv_per_pool": True}), ["kadalu-format and", "contradict"]),
+        (external(tolerations=[]), ["spec.tolerations", "remove"]),
+        (external(flavour=1), ["spec.flavour", "unknown", "allowed", "details"]),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_path_and_what_is_allowed(spec: object, words: list[str]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parsed(spec)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_name_too_long_for_a_storage_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"^metadata\.name: "):
+        parse_spec("x" * 64, external())
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"kadalu-format": False}, "spec.kadalu-format"),
+        ({"quota": "none"}, "spec.quota"),
+        ({"overcommit": "1.5"}, "spec.overcommit"),
+        ({"tls": {"secretName": "client"}}, "spec.tls"),
+        ({"mountOptions": "noatime,nodev"}, "spec.mountOptions"),
+        ({"pvReclaimPolicy": "Retain"}, "spec.pvReclaimPolicy"),
+    ],
+)
+def test_what_is_understood_but_not_done_yet_is_said(fields: dict[str, object], path: str) -> None:
+    message = not_served(parsed(external(**fields)))
+    assert message is not None
+    assert message.startswith(f"{path}: not supported yet")
+    assert path in {row.field for row in NOT_SERVED}
