@@ -1,0 +1,197 @@
+"""The probe of all bricks, against three hosts on the loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from kadalu_ext.gluster import messages, xdr
+from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
+from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.gluster.oncrpc import Call
+from tests.unit.gluster.fake_gluster import FakeHost, fake_host, hang_up, port_reply, silent
+from tests.unit.gluster.golden import wire
+
+PATIENT_S = 10.0
+"""For what must be answered, however busy the machine is."""
+IMPATIENT_S = 0.2
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[FakeHost]]:
+    with ExitStack() as stack:
+        first = stack.enter_context(fake_host("127.0.0.1"))
+        others = [stack.enter_context(fake_host(f"127.0.0.{n}", first.port)) for n in (2, 3)]
+        yield [first, *others]
+
+
+def probe_of(hosts: list[FakeHost], timeout_s: float) -> BrickProbe:
+    bricks = tuple(Brick(name=f"rep-client-{n}", host=host.host, path=f"/b/{n}") for n, host in enumerate(hosts))
+    shape = Geometry(kind=VolumeKind.REPLICATE, bricks=bricks)
+    return BrickProbe("rep", "00000000-0000-4000-8000-000000000001", shape, timeout_s, glusterd_port=hosts[0].port)
+
+
+@pytest.fixture
+def probe(hosts: list[FakeHost]) -> Iterator[BrickProbe]:
+    with probe_of(hosts, PATIENT_S) as probe:
+        yield probe
+
+
+@pytest.fixture
+def impatient(hosts: list[FakeHost]) -> Iterator[BrickProbe]:
+    with probe_of(hosts, IMPATIENT_S) as probe:
+        yield probe
+
+
+def ups(answers: list[BrickAnswer]) -> list[bool]:
+    return [answer.up for answer in answers]
+
+
+def test_every_brick_answers_in_the_volumes_order(probe: BrickProbe) -> None:
+    answers = probe.stat_directory("subvol/aa/bb/pv")
+    assert [answer.brick.name for answer in answers] == ["rep-client-0", "rep-client-1", "rep-client-2"]
+    for answer in answers:
+        assert answer.stat is not None
+        assert (answer.up, answer.error) == (True, None)
+        assert (answer.stat.total_bytes, answer.stat.block_bytes) == (256 << 20, 4096)
+
+
+def test_connections_and_logins_are_kept(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    for _ in range(3):
+        probe.stat_directory("a/b")
+    calls = hosts[0].calls
+    assert calls.count(messages.SETVOLUME) == calls.count(messages.PORTBYBRICK) == 1
+    assert (calls.count(messages.LOOKUP), calls.count(messages.STATFS)) == (6, 3)
+
+
+def test_a_connection_that_broke_is_made_anew_within_the_call(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    probe.stat_directory("a")
+    hosts[1].drop_connections()
+    assert all(answer.stat for answer in probe.stat_directory("a"))
+    assert hosts[1].calls.count(messages.SETVOLUME) == 2
+
+
+def test_a_brick_whose_process_does_not_run_is_down(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[2].answers[messages.PORTBYBRICK] = port_reply(0)
+    answer = probe.stat_directory("a")[2]
+    assert (answer.up, answer.stat) == (False, None)
+    assert answer.error == (
+        "brick 127.0.0.3:/b/2: its process does not run; on 127.0.0.3: gluster volume start rep force"
+    )
+
+
+def test_a_brick_whose_port_refuses_is_down(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[0].answers[messages.PORTBYBRICK] = port_reply(1)
+    answer = probe.stat_directory("a")[0]
+    assert not answer.up
+    assert answer.error is not None
+    assert "127.0.0.1:1 refused" in answer.error
+
+
+def test_a_silent_brick_is_down_and_costs_its_timeout_once(impatient: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[1].answers[messages.STATFS] = silent
+    started = time.monotonic()
+    answer = impatient.stat_directory("a")[1]
+    assert (answer.up, answer.stat) == (False, None)
+    assert "does not answer" in str(answer.error)
+    asked = hosts[1].calls.count(messages.STATFS)
+    assert not impatient.stat_directory("a")[1].up
+    assert hosts[1].calls.count(messages.STATFS) == asked
+    assert time.monotonic() - started < PATIENT_S
+
+
+def test_a_brick_that_was_silent_is_asked_again_later(impatient: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[1].answers[messages.STATFS] = silent
+    assert not impatient.stat_directory("a")[1].up
+    hosts[1].answers[messages.STATFS] = wire("statfs.reply")
+    deadline = time.monotonic() + PATIENT_S
+    while not impatient.stat_directory("a")[1].up:
+        assert time.monotonic() < deadline
+
+
+def test_a_brick_without_the_directory_is_up_and_says_so(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[0].answers[messages.LOOKUP] = wire("lookup-missing.reply")
+    answer = probe.stat_directory("subvol/x")[0]
+    assert (answer.up, answer.stat) == (True, None)
+    assert answer.error == "brick 127.0.0.1:/b/0: it has no directory subvol/x (No such file or directory)"
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("setvolume-auth.reply", "allow this host: gluster volume set rep auth.allow"),
+        ("setvolume-other-volume.reply", "Volume-ID"),
+    ],
+)
+def test_a_brick_that_refuses_the_login_is_up(probe: BrickProbe, hosts: list[FakeHost], reply: str, why: str) -> None:
+    hosts[0].answers[messages.SETVOLUME] = wire(reply)
+    answer = probe.stat_directory("a")[0]
+    assert (answer.up, answer.stat) == (True, None)
+    assert why in str(answer.error)
+
+
+def test_a_brick_that_is_still_starting_is_down(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[0].answers[messages.SETVOLUME] = xdr.i32(-1) + xdr.i32(11) + xdr.opaque(b"")
+    assert ups(probe.stat_directory("a")) == [False, True, True]
+
+
+def test_a_brick_that_answers_nonsense_is_up_and_unproven(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[0].answers[messages.STATFS] = wire("statfs.reply")[:-4]
+    answer = probe.stat_directory("a")[0]
+    assert (answer.up, answer.stat) == (True, None)
+    assert "bytes" in str(answer.error)
+
+
+def test_a_brick_outlives_its_glusterd(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    probe.stat_directory("a")
+    hosts[0].answers[messages.PORTBYBRICK] = hang_up
+    hosts[0].drop_connections()
+    assert ups(probe.stat_directory("a")) == [True, True, True]
+
+
+def test_many_callers_are_all_answered_while_one_brick_is_silent(impatient: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[1].answers[messages.LOOKUP] = silent
+    answers: list[BrickAnswer] = []
+    callers = [threading.Thread(target=lambda: answers.append(impatient.stat_directory("a")[1])) for _ in range(20)]
+    started = time.monotonic()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert [answer.up for answer in answers] == [False] * 20
+    assert time.monotonic() - started < PATIENT_S
+
+
+def test_a_question_that_waits_for_too_long_does_not_make_a_brick_pass_for_down(hosts: list[FakeHost]) -> None:
+    asked, answer_now = threading.Event(), threading.Event()
+
+    def slow(_call: Call) -> bytes:
+        asked.set()
+        answer_now.wait(PATIENT_S)
+        return wire("lookup.reply")
+
+    hosts[0].answers[messages.LOOKUP] = slow
+    with probe_of(hosts[:1], PATIENT_S) as probe:
+        probe._timeout_s = IMPATIENT_S  # of the callers only
+        first = threading.Thread(target=probe.stat_directory, args=("a",))
+        first.start()
+        assert asked.wait(PATIENT_S)
+        answer = probe.stat_directory("a")[0]
+        answer_now.set()
+        first.join()
+    assert (answer.up, answer.stat) == (True, None)
+    assert "too slow" in str(answer.error)
+
+
+def test_no_thread_is_left_when_the_probe_is_closed(hosts: list[FakeHost]) -> None:
+    probe = probe_of(hosts, PATIENT_S)
+    probe.stat_directory("")
+    probe.close()
+    probe.close()
+    deadline = time.monotonic() + PATIENT_S
+    while any(thread.name.startswith("brick-rep-client") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline

@@ -1,0 +1,169 @@
+"""How a volume's client starts, fails and ends, with a library that does what the test says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from errno import EEXIST, EIO
+
+import pytest
+
+from kadalu_ext.errors import DeadlineError, NotFoundError, UnavailableError, VolumeIOError
+from kadalu_ext.gluster import gfapi, libgfapi
+from kadalu_ext.gluster.gfapi import Volume
+
+PATIENT_S = 10.0
+IMPATIENT_S = 0.05
+FS = 7
+
+
+class FakeLibrary:
+    """Records calls; what `does` has for a function is run when it is called."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.does: dict[str, Callable[[], object]] = {}
+
+    def call(self, name: str, *args: object) -> int:
+        self.calls.append((name, *args))
+        self.does.get(name, lambda: None)()
+        return FS
+
+    def names(self) -> list[object]:
+        return [name for name, *_ in self.calls]
+
+    def wait_for(self, name: str) -> None:
+        deadline = time.monotonic() + PATIENT_S
+        while name not in self.names():
+            assert time.monotonic() < deadline, f"{name} was never called"
+
+
+def failing(errno: int) -> Callable[[], object]:
+    def fail() -> object:
+        raise OSError(errno, "no")
+
+    return fail
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> FakeLibrary:
+    library = FakeLibrary()
+    monkeypatch.setattr(libgfapi, "call", library.call)
+    monkeypatch.setattr(gfapi, "first_answer", lambda hosts, _ask: hosts[-1])
+    return library
+
+
+@pytest.fixture
+def hanging(library: FakeLibrary) -> Iterator[threading.Event]:
+    """A start that waits for the event."""
+    goes_on = threading.Event()
+    library.does["glfs_init"] = lambda: goes_on.wait(PATIENT_S)
+    yield goes_on
+    goes_on.set()
+
+
+def test_the_host_that_answered_is_the_first_server(library: FakeLibrary) -> None:
+    Volume.open("rep", ["silent", "live"], ping_timeout_s=10)
+    servers = [call[3] for call in library.calls if call[0] == "glfs_set_volfile_server"]
+    assert servers == [b"live", b"silent"]
+    assert ("glfs_set_xlator_option", FS, b"*-client-*", b"ping-timeout", b"10") in library.calls
+    assert ("glfs_set_logging", FS, b"/dev/null", gfapi.LOG_LEVEL_WARNING) in library.calls
+
+
+def test_a_start_that_hangs_bounds_each_call_and_is_there_when_it_ends(
+    library: FakeLibrary, hanging: threading.Event
+) -> None:
+    volume = Volume.open("rep", ["a"], timeout_s=IMPATIENT_S)
+    with pytest.raises(DeadlineError, match="volume rep: its client is still starting"):
+        volume.mkdir("x", 0o777)
+    hanging.set()
+    library.wait_for("glfs_init")
+    deadline = time.monotonic() + PATIENT_S
+    while "glfs_mkdir" not in library.names():
+        assert time.monotonic() < deadline
+        try:
+            volume.mkdir("x", 0o777)
+        except DeadlineError:
+            pass
+    assert library.names().count("glfs_init") == 1
+
+
+def test_a_start_that_fails_is_raised_and_cleaned_up(library: FakeLibrary) -> None:
+    library.does["glfs_init"] = failing(EIO)
+    with pytest.raises(VolumeIOError, match="volume rep: cannot start its client: no") as caught:
+        Volume.open("rep", ["a"])
+    assert caught.value.errno == EIO
+    library.wait_for("glfs_fini")
+
+
+def test_a_start_that_failed_later_is_made_anew_by_the_next_call(library: FakeLibrary) -> None:
+    fails = threading.Event()
+
+    def fail() -> object:
+        fails.wait(PATIENT_S)
+        raise OSError(EIO, "no")
+
+    library.does["glfs_init"] = fail
+    volume = Volume.open("rep", ["a"], timeout_s=IMPATIENT_S)
+    fails.set()
+    library.wait_for("glfs_fini")
+    library.does["glfs_init"] = lambda: None
+    deadline = time.monotonic() + PATIENT_S
+    while "glfs_mkdir" not in library.names():
+        assert time.monotonic() < deadline
+        try:
+            volume.mkdir("x", 0o777)
+        except (DeadlineError, VolumeIOError):
+            pass
+    assert library.names().count("glfs_init") == 2
+
+
+def test_an_answer_of_glusterd_is_raised_as_it_is(library: FakeLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_hosts: object, _ask: object) -> str:
+        raise NotFoundError("there is no gluster volume nope")
+
+    monkeypatch.setattr(gfapi, "first_answer", missing)
+    with pytest.raises(NotFoundError):
+        Volume.open("nope", ["a"])
+    assert library.calls == []
+
+
+def test_an_operation_that_fails_tells_errno_volume_and_path(library: FakeLibrary) -> None:
+    volume = Volume.open("rep", ["a"])
+    library.does["glfs_mkdir"] = failing(EEXIST)
+    with pytest.raises(VolumeIOError, match="volume rep: cannot make the directory info/quota: no") as caught:
+        volume.mkdir("info/quota", 0o755)
+    assert caught.value.errno == EEXIST
+    assert library.calls[-1] == ("glfs_mkdir", FS, b"/info/quota", 0o755)
+
+
+def test_a_path_with_a_nul_does_not_reach_the_library(library: FakeLibrary) -> None:
+    volume = Volume.open("rep", ["a"])
+    with pytest.raises(ValueError, match="NUL"):
+        volume.rmdir("a\0b")
+    assert "glfs_rmdir" not in library.names()
+
+
+def test_the_client_is_ended_only_when_its_last_operation_is_done(library: FakeLibrary) -> None:
+    running, goes_on = threading.Event(), threading.Event()
+
+    def slowly() -> object:
+        running.set()
+        assert "glfs_fini" not in library.names()
+        return goes_on.wait(PATIENT_S)
+
+    library.does["glfs_mkdir"] = slowly
+    volume = Volume.open("rep", ["a"])
+    operation = threading.Thread(target=volume.mkdir, args=("x", 0o755))
+    operation.start()
+    assert running.wait(PATIENT_S)
+    volume.close()
+    volume.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        volume.exists("x")
+    assert "glfs_fini" not in library.names()
+    goes_on.set()
+    operation.join()
+    library.wait_for("glfs_fini")
+    assert library.names().count("glfs_fini") == 1
