@@ -1,0 +1,70 @@
+"""What the API server says becomes an error of ours, in its own words; PVs are told apart by driver and storage."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import urllib3
+from kubernetes import client
+
+from kadalu_ext.errors import ConflictError, KadaluExtError, KubernetesError
+from kadalu_ext.operator import kube
+
+FORBIDDEN = json.dumps({"message": 'storageclasses is forbidden: User "x" cannot create'})
+
+
+def refusing(status: int, body: str = "") -> Any:
+    error = client.ApiException(status=status, reason="Some Reason")
+    error.body = body
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "words"),
+    [
+        (403, FORBIDDEN, KubernetesError, "refused to make it: 403 storageclasses is forbidden"),
+        (409, "", ConflictError, "409 Some Reason"),
+        (404, "", KubernetesError, "404"),
+        (500, "<html>", KubernetesError, "500 Some Reason"),
+    ],
+)
+def test_a_refusal_keeps_the_servers_own_sentence(
+    status: int, body: str, error: type[KadaluExtError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        kube._call("make it", refusing(status, body))
+
+
+def test_what_is_not_there_is_no_error_where_that_is_expected() -> None:
+    assert kube._call("read it", refusing(404), missing=None) is None
+
+
+def test_an_api_server_that_is_away_is_an_error_of_ours() -> None:
+    def away(**_: Any) -> None:
+        raise urllib3.exceptions.ReadTimeoutError(urllib3.HTTPConnectionPool("h"), "/", "late")
+
+    with pytest.raises(KubernetesError, match="did not read it: ReadTimeoutError"):
+        kube._call("read it", away)
+
+
+def test_only_pvs_of_that_very_storage_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = {"a": "ext/a", "b": "ext-1/b", "c": "other.driver", "d": "ext/d"}
+    items = [
+        {
+            "metadata": {"name": name},
+            "spec": {"csi": {"driver": "x" if name == "c" else "kadalu.external", "volumeHandle": handle}},
+        }
+        for name, handle in reversed(handles.items())
+    ]
+    items.append({"metadata": {"name": "nfs"}, "spec": {"nfs": {"server": "s", "path": "/"}}})
+    answer = SimpleNamespace(data=json.dumps({"items": items}))
+    cluster = kube.Kube(client.ApiClient(client.Configuration()), namespace="kadalu-ext")
+    monkeypatch.setattr(cluster._core, "list_persistent_volume", lambda **_: answer)
+    assert cluster.pvs_of("ext") == ("a", "d")
