@@ -11,11 +11,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import gobuild, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
+from . import deb, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
 from .brickhosts import BrickHosts
 from .errors import BedError, NotRunning
 from .kube import Kube
 from .sandbox import Sandbox
+
+_HALF = "half"
+"""In the state: somebody is starting it or, without the lock held, was killed at it."""
 
 
 def main() -> int:
@@ -83,17 +86,20 @@ def _up(options: argparse.Namespace) -> int:
     for part in ("bricks", "kube"):
         if options.only in (None, part):
             _BUILDERS[part]()
-    bed, ours = _attach_or_start(options.name)
-    try:
-        if options.only != "kube" and not BrickHosts(bed).hosts:
-            BrickHosts(bed).start()
-        if options.only != "bricks" and not Kube(bed).running:
-            Kube(bed).start()
-    except BaseException:
-        if ours:
-            with progress.step("It did not come up: taking it down"):
-                bed.stop()
-        raise
+    with paths.lock(paths.cache_root() / f".up-{options.name}.lock"):
+        bed, ours = _attach_or_start(options.name)
+        bed.save_state({_HALF: True})
+        try:
+            if options.only != "kube" and not BrickHosts(bed).hosts:
+                BrickHosts(bed).start()
+            if options.only != "bricks" and not Kube(bed).running:
+                Kube(bed).start()
+        except BaseException:
+            if ours:
+                with progress.step("It did not come up: taking it down"):
+                    bed.stop()
+            raise
+        bed.save_state({_HALF: False})
     progress.say(f"{options.name} is up: python3 -m tests.testbed --name {options.name} status")
     return 0
 
@@ -101,9 +107,14 @@ def _up(options: argparse.Namespace) -> int:
 def _attach_or_start(name: str) -> tuple[Sandbox, bool]:
     """The sandbox, and whether this call has started it."""
     try:
-        return Sandbox.attach(name), False
+        bed = Sandbox.attach(name)
     except NotRunning:
         return Sandbox.start(name, dies_with_parent=False), True
+    if not bed.state().get(_HALF):
+        return bed, False
+    with progress.step(f"{name} never came up whole, its start was killed: taking it down"):
+        bed.stop()
+    return Sandbox.start(name, dies_with_parent=False), True
 
 
 def _down(options: argparse.Namespace) -> int:
@@ -187,7 +198,7 @@ def _build_bricks() -> None:
 
 def _build_project() -> None:
     image.project()
-    gobuild.binaries()
+    deb.build()
 
 
 _BUILDERS: dict[str, Callable[[], object]] = {"bricks": _build_bricks, "kube": kube.build, "project": _build_project}

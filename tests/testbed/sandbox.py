@@ -12,7 +12,10 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -107,8 +110,12 @@ class Sandbox:
         return cls(name, state["pid"])
 
     def stop(self) -> None:
-        """Kill everything in the sandbox and remove what it had on the host; the caches stay."""
-        clear(self.name)
+        """Kill everything in the sandbox and remove what it had on the host; the caches stay.
+
+        A second Ctrl-C does not stop it half-way.
+        """
+        with _uninterrupted():
+            clear(self.name)
 
     def state(self) -> dict[str, Any]:
         """What is written down about this instance: `name`, `pid`, `started`, and what the parts have added."""
@@ -227,8 +234,26 @@ def clear(name: str) -> None:
         _kill(state["pid"])
     cgroups.remove(name)
     for directory in (paths.run_dir(name), paths.disk_dir(name)):
-        if directory.exists():
-            shutil.rmtree(directory)
+        wait_until(f"{directory} to be gone", partial(_removed, directory), seconds=20)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _removed(directory: Path) -> bool:
+    # Not at the first try if somebody who worked on the instance has yet to notice that it is gone.
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
 
 
 def read_state(name: str) -> dict[str, Any]:
