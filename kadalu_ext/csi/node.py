@@ -21,10 +21,12 @@ from kadalu_ext.csi.nodevolumes import NodeVolumes, Volume
 from kadalu_ext.csi.params import check_capability
 from kadalu_ext.csi.registration import Registration
 from kadalu_ext.csi.storages import Storages
-from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.errors import InvalidInputError, NotFoundError
 from kadalu_ext.storage import Storage, from_parameters, parse_volume_id
 
-RPC_THREADS: Final = 64
+RPC_THREADS: Final = 256
+"""A node has some hundred volumes, and kubelet asks for all of them at once after a restart, dead storages' too."""
+
 _QUIET: Final = frozenset(
     {"Probe", "GetPluginInfo", "GetPluginCapabilities", "NodeGetCapabilities", "NodeGetVolumeStats", "NodeGetInfo"}
 )
@@ -137,7 +139,10 @@ class Node(csi_pb2_grpc.NodeServicer):
 def _volume(volume_id: str) -> Volume:
     if not volume_id:
         raise InvalidInputError("volume_id: missing")
-    storage, name = parse_volume_id(volume_id)
+    try:
+        storage, name = parse_volume_id(volume_id)
+    except InvalidInputError as error:
+        raise NotFoundError(f"volume_id: there is no such volume: {error}") from error
     return Volume(storage=storage, name=name)
 
 

@@ -15,7 +15,7 @@ from kadalu_ext.mounter.servicer import MounterServicer
 from kadalu_ext.mounter.storages import REFRESH_S, Settings, Storages
 from kadalu_ext.rpc import serve_unix
 
-WORKERS: Final = 64
+WORKERS: Final = 256
 """Calls at a time: several storages' worth of calls that wait (supervisor.CALLERS)."""
 
 

@@ -26,7 +26,7 @@ READY_S: Final = 20.0
 WAIT_S: Final = 40.0
 """How long a call waits for another one of the same storage."""
 
-CALLERS: Final = 16
+CALLERS: Final = 64
 """How many calls may wait for one storage, so that they never take the workers of the others."""
 
 
@@ -117,6 +117,7 @@ class Supervisor:
         self._enter()
         try:
             self._client = self._storage = None
+            self._reason = ""
             self._unmount()
             self._world.remove(self._places.mount)
             if os.path.exists(self._places.description):
@@ -248,11 +249,12 @@ class Supervisor:
                 self._refresh()
                 client.rotate_log()
             ended = client.wait_end(self._refresh_s)
-        if self._client is client:
-            self._reason = f"its client ended: {client.last_words()}; pods that used it must be restarted"
-            self._log.error("client ended", storage=self.name, pid=client.pid, reason=self._reason)
-        else:
-            self._log.info("released client ended", storage=self.name, pid=client.pid)
+        with self._working:
+            if self._client is client:
+                self._reason = f"its client ended: {client.last_words()}; pods that used it must be restarted"
+                self._log.error("client ended", storage=self.name, pid=client.pid, reason=self._reason)
+            else:
+                self._log.info("released client ended", storage=self.name, pid=client.pid)
         client.forget()
 
     def _refresh(self) -> None:

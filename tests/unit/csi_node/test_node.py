@@ -100,8 +100,6 @@ def test_a_volume_without_context_is_found_by_its_storages_name(bed: Bed) -> Non
     ("fields", "message"),
     [
         ({"volume_id": ""}, "volume_id: missing"),
-        ({"volume_id": "pv-1"}, "is not <storage>/<pv>"),
-        ({"volume_id": "ext/../pv"}, "name"),
         ({"volume_id": "other/pv-1"}, "volume_context.storage: ext is not the storage of other/pv-1"),
         ({"staging_target_path": "/etc"}, "staging_target_path: "),
         ({"volume_capability": None}, "volume_capability"),
@@ -113,6 +111,12 @@ def test_a_stage_request_that_makes_no_sense_is_refused(bed: Bed, fields: dict[s
     with pytest.raises(InvalidInputError, match=message):
         bed.stage(**fields)
     assert bed.mounter.asked == []
+
+
+@pytest.mark.parametrize("volume_id", ["pv-1", "ext/", "/pv-1", "ext/../pv", "ext/a/b", "../ext/pv"])
+def test_an_id_that_no_volume_can_have_is_not_found(bed: Bed, volume_id: str) -> None:
+    with pytest.raises(NotFoundError, match="volume_id: there is no such volume"):
+        bed.stage(volume_id=volume_id)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Client, Places
 from kadalu_ext.mounter.storages import Settings, Storages
-from kadalu_ext.mounter.supervisor import State, Status, Supervisor, World
+from kadalu_ext.mounter.supervisor import CALLERS, State, Status, Supervisor, World
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
 from kadalu_ext.storage import Storage, StorageName
 
@@ -217,7 +217,7 @@ def test_calls_that_waited_for_a_failed_attempt_share_its_error(settings: Settin
     for thread in threads[1:]:
         thread.start()
     supervisor: Supervisor = storages._supervisors[EXT.name]
-    wait_for(lambda: supervisor._callers._value == 13)  # all three are in
+    wait_for(lambda: supervisor._callers._value == CALLERS - 3)  # all three are in
     waiting.clear()
     go.set()
     for thread in threads:
