@@ -24,7 +24,7 @@ T = TypeVar("T")
 WORKERS: Final = 8
 """Of one storage: what may hang on it at a time. More make a healthy volume no faster."""
 
-WAITERS: Final = 16
+WAITERS: Final = 32
 """So many callers of one storage may wait for as long as they like; among more of them that time is shared. Otherwise
 the claims of a dead storage would hold all of this server's threads, and all of csi-provisioner's."""
 
@@ -139,20 +139,22 @@ class StorageClient:
 
     def _result(self, future: Future[T], timeout_s: float) -> T:
         patience_s = self._patience(timeout_s)
-        diagnosis_s = _DIAGNOSIS_S if patience_s >= 2 * _DIAGNOSIS_S else 0.0
-        wait([future], patience_s - diagnosis_s)
+        deadline = time.monotonic() + patience_s
+        silent = ""
+        if patience_s >= 2 * _DIAGNOSIS_S:
+            wait([future], patience_s - _DIAGNOSIS_S)
+            if not future.done() or isinstance(future.exception(), DeadlineError):
+                silent = self._silent()
+        wait([future], max(0.0, deadline - time.monotonic()))
         if future.done():
             try:
                 return future.result()
             except DeadlineError as error:
-                raise DeadlineError(f"{error}{self._silent()}") from error
+                raise DeadlineError(f"{error}{silent}") from error
         where = f"storage {self.storage.name}, volume {self.storage.volume}"
         if future.cancel():
             last = f"; the last call that failed there: {self._last_failure}" if self._last_failure else ""
             raise DeadlineError(f"{where}: not begun within {patience_s:.1f} s, earlier calls are still at work{last}")
-        silent = self._silent() if diagnosis_s else ""
-        if future.done():  # meanwhile
-            return future.result()
         raise DeadlineError(
             f"{where}: no answer within {patience_s:.1f} s; the work goes on, and the next try finds its result{silent}"
         )

@@ -76,6 +76,10 @@ def _recorded_size(store: VolumeStore, name: PvName) -> int | None:
     except RecordError:
         return None
     except VolumeIOError as error:
-        if error.errno not in (ENOENT, ENODATA):
-            raise
-        return None
+        if error.errno in (ENOENT, ENODATA):
+            return None
+        raise VolumeIOError(
+            error.errno,
+            f"it is not known how much the volume has promised, since the size of {name} cannot be read: {error}; on a "
+            "brick host, `gluster volume heal VOLUME info` tells whether the bricks disagree",
+        ) from error

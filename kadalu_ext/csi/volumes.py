@@ -30,6 +30,9 @@ PV_MODE: Final = 0o777
 PARENT_MODE: Final = 0o755
 RECORD_MODE: Final = 0o700
 
+_PROOF_XATTR: Final = "user.kadalu.proof"
+"""Of the trash: written to see whether the volume takes writes."""
+
 _FIRST_LOOK_S: Final = 0.005
 _LOOK_GROWTH: Final = 1.6
 _LONGEST_LOOK_S: Final = 0.25
@@ -119,14 +122,22 @@ class Volumes:
     def _move_to_trash(self, name: PvName) -> None:
         # The suffix is new each time: a PV of the same name may be in the trash still.
         source, target = pv_path(name), trash_path(name, secrets.token_hex(8))
+        if self._renamed(source, target):
+            return
+        # A minority of the bricks may not know of a PV that exists, and says so; only the majority takes a write.
+        self._mkdir(TRASH_DIR, RECORD_MODE)
+        self._store.setxattr(TRASH_DIR, _PROOF_XATTR, b"1")
+        self._renamed(source, target)
+
+    def _renamed(self, source: str, target: str) -> bool:
+        """False if there is no `source`, or no parent of `target`."""
         try:
             self._store.rename(source, target)
         except VolumeIOError as error:
-            if error.errno == EINVAL:
-                self._mkdir(TRASH_DIR, RECORD_MODE)
-                self._store.rename(source, target)
-            elif error.errno != ENOENT:
+            if error.errno not in (ENOENT, EINVAL):
                 raise
+            return False
+        return True
 
     def silent_bricks(self) -> str | None:
         """The bricks that are down, each with the reason; None if all are up. Bounded by the probe's timeout."""

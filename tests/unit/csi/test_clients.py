@@ -100,7 +100,7 @@ def test_what_is_not_begun_in_time_is_not_done_later(on: Fixture) -> None:
 
 def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
     on.store.hold.clear()
-    dead = [on.create_elsewhere(f"dead-{n}", timeout_s=2) for n in range(40)]
+    dead = [on.create_elsewhere(f"dead-{n}", timeout_s=1) for n in range(40)]
     other = MemoryStore()
     connector = MemoryConnector(other, MemoryBricks(other))
     client = StorageClient(replace(STORAGE), connector=connector, log=Logger("test"))
@@ -114,7 +114,7 @@ def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
 def test_many_callers_of_a_storage_that_does_not_answer_share_the_time(on: Fixture) -> None:
     on.store.hold.clear()
     started = time.monotonic()
-    waits = [on.create_elsewhere(f"pvc-{n}", timeout_s=4) for n in range(64)]
+    waits = [on.create_elsewhere(f"pvc-{n}", timeout_s=4) for n in range(2 * clients.WAITERS)]
     assert isinstance(waits[-1].exception(), DeadlineError)
     assert time.monotonic() - started < 3
     on.store.hold.set()

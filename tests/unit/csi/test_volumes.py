@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from errno import EROFS
 
 import pytest
 from hypothesis import given
@@ -164,6 +165,16 @@ def test_deleting_what_never_was_is_done(on: Fixture) -> None:
     assert on.left() == set()
 
 
+def test_a_minority_of_bricks_that_does_not_know_the_pv_is_not_believed(on: Fixture) -> None:
+    def read_only(path: str, name: str, value: bytes) -> None:
+        raise VolumeIOError(EROFS, "Read-only file system")
+
+    on.store.setxattr = read_only  # type: ignore[method-assign]
+    on.bricks.down = {"h1", "h2"}
+    with pytest.raises(BricksDownError):
+        on.volumes.delete(PV)
+
+
 def test_a_staged_record_that_a_crash_left_goes_with_the_pv(on: Fixture) -> None:
     on.create()
     on.store.nodes[staged_record_path(PV)] = on.store.nodes.pop(record_path(PV))
@@ -227,7 +238,7 @@ def test_an_arbiter_needs_no_limit() -> None:
 
 def test_bricks_that_are_down_explain_why_nothing_can_be_written(on: Fixture) -> None:
     def read_only(path: str, mode: int) -> None:
-        raise VolumeIOError(30, "Read-only file system")
+        raise VolumeIOError(EROFS, "Read-only file system")
 
     on.store.mkdir = read_only  # type: ignore[method-assign]
     with pytest.raises(VolumeIOError):
