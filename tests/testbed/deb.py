@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from . import gobuild, paths
+from .brickhosts import BrickHost, BrickHosts
 
 _BUILDER = paths.REPOSITORY / "packaging" / "build_deb.py"
 
@@ -15,6 +17,24 @@ _BUILDER = paths.REPOSITORY / "packaging" / "build_deb.py"
 def build() -> Path:
     """The package of this work tree, made anew: that takes less time than to tell whether it must be."""
     return _builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"))  # type: ignore[no-any-return]
+
+
+def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
+    """Installs the package on every brick host, exports `volumes`, starts the daemon, as an administrator would.
+
+    Returns the package's file name, once systemd says that every daemon is ready.
+    """
+    package = build()
+    remote = f"/tmp/{package.name}"
+
+    def on(host: BrickHost) -> None:
+        host.put(package, remote)
+        host.run(["dpkg", "--install", remote])
+        host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input="".join(f"{name}\n" for name in volumes))
+        host.run(["systemctl", "start", "kadalu-quotad"])
+
+    hosts.together(on)
+    return package.name
 
 
 def _builder() -> ModuleType:

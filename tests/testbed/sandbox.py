@@ -233,6 +233,8 @@ def clear(name: str) -> None:
     if state and _process_start(state["pid"]) == state["started"]:
         _kill(state["pid"])
     cgroups.remove(name)
+    # The mounter makes its empty mount points immutable, and it was killed just now.
+    subprocess.run(["chattr", "-R", "-i", str(paths.disk_dir(name))], capture_output=True, check=False)
     for directory in (paths.run_dir(name), paths.disk_dir(name)):
         wait_until(f"{directory} to be gone", partial(_removed, directory), seconds=20)
 

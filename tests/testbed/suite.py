@@ -1,7 +1,7 @@
 """`make test`, `make demo`, `make bench`: a sandbox that dies with this process, slow builds beside the fast tests.
 
-pytest runs inside the sandbox, where the brick hosts' network is; what needs the internet is built outside of it, in the
-background. A fixture that needs a build waits for its mark (`wait_built`), and fails if the build did.
+pytest runs inside the sandbox, where the brick hosts' network is; what needs the internet is built outside of it, in
+the background. A fixture that needs a build waits for its mark (`wait_built`), and fails if the build did.
 """
 
 from __future__ import annotations
