@@ -58,10 +58,11 @@ class Brick:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What glusterd's files say. `problems` are for people; with any, `bricks` may lack some."""
+    """What glusterd's files say. `problems` are for people; `complete`: no brick can be missing."""
 
     bricks: tuple[Brick, ...]
     problems: tuple[str, ...]
+    complete: bool
 
 
 def read_inventory(directory: str = GLUSTERD_DIR) -> Inventory:
@@ -72,22 +73,23 @@ def read_inventory(directory: str = GLUSTERD_DIR) -> Inventory:
         uuid = _read_pairs(os.path.join(directory, "glusterd.info")).get("UUID", "")
         volumes = sorted(entry.name for entry in os.scandir(os.path.join(directory, "vols")) if entry.is_dir())
     except (OSError, InvalidInputError) as error:
-        return Inventory(
-            bricks=(), problems=(f"{error}: is glusterd installed on this host, and was it ever started?",)
-        )
+        problem = f"{error}: is glusterd installed on this host, and was it ever started?"
+        return Inventory(bricks=(), problems=(problem,), complete=False)
     try:
         named = read_volume_names(os.path.join(directory, VOLUMES_FILE))
     except (OSError, InvalidInputError) as error:
         problems.append(f"{error}; no volume is taken until this is mended")
         named = frozenset()
+    complete = True
     for volume in volumes:
         try:
             bricks += _volume_bricks(os.path.join(directory, "vols", volume), volume, uuid, named)
         except (OSError, InvalidInputError) as error:
             problems.append(f"volume {volume}: {error}")
+            complete = False
     for name in sorted((named or frozenset()) - set(volumes)):
         problems.append(f"{directory}/{VOLUMES_FILE} names {name!r}, a volume that this host's glusterd does not know")
-    return Inventory(bricks=tuple(bricks), problems=tuple(problems))
+    return Inventory(bricks=tuple(bricks), problems=tuple(problems), complete=complete)
 
 
 def read_volume_names(path: str) -> frozenset[str] | None:

@@ -74,7 +74,7 @@ class Daemon:
         self._crawl_due = time.monotonic()
         self._ready = False
         self._stopping = False
-        self._told = ""
+        self._told = (False, "")
         self._told_at = 0.0
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -246,7 +246,7 @@ class Daemon:
         self._problems = inventory.problems
         self._bricks = {brick.path: brick for brick in inventory.bricks if brick.choice is not Choice.LEFT_OUT}
         paths = {brick.path for brick in inventory.bricks}
-        if not inventory.problems:
+        if inventory.complete:
             self._enforcer.forget_bricks_but(paths)
         self._in_use &= set(self._bricks)
         for path in set(self._refused) - set(self._bricks):
@@ -257,7 +257,7 @@ class Daemon:
         devices: dict[int, Brick | None] = {}
         for brick in inventory.bricks:
             yield from self._crawl_brick(brick, devices)
-        if not inventory.problems:
+        if inventory.complete:
             for brick in filter(None, devices.values()):
                 self._clear_orphans(brick)
                 yield
@@ -268,6 +268,8 @@ class Daemon:
         # a brick that nobody named is nobody's as long as it holds no records: no reason to count it or to complain
         if brick.choice is Choice.NAMED or (brick.choice is Choice.IF_USED and scan.is_used(brick)):
             self._in_use.add(brick.path)
+        else:
+            self._in_use.discard(brick.path)
         try:
             with scan.open_brick(brick, self._systems, check=True) as opened:
                 device = opened.device
@@ -335,16 +337,14 @@ class Daemon:
     # --- telling systemd ---
 
     def _tell(self) -> None:
-        now = time.monotonic()
-        status = self._status()
+        now, news = time.monotonic(), (self._ready, self._status())
         pause = min(1.0, (self._notifier.watchdog_s or 2.0) / 2)
-        if now - self._told_at < pause and not (self._ready and status != self._told):
+        if news == self._told and now - self._told_at < pause:
             return
-        states = [f"STATUS={status}", "WATCHDOG=1"]
         # until then systemd counts how long the start takes; a first crawl takes as long as there are PVs
-        states += ["READY=1"] if self._ready else ["EXTEND_TIMEOUT_USEC=30000000"]
-        self._notifier.send(*states)
-        self._told, self._told_at = status, now
+        start = "READY=1" if self._ready else "EXTEND_TIMEOUT_USEC=30000000"
+        self._notifier.send(f"STATUS={news[1]}", "WATCHDOG=1", start)
+        self._told, self._told_at = news, now
 
     def _status(self) -> str:
         enforced = self._states[State.ENFORCED]

@@ -66,6 +66,7 @@ def test_a_file_of_names_decides_alone(host: FakeHost) -> None:
     }
     assert len(seen.problems) == 1
     assert "'missing'" in seen.problems[0]
+    assert seen.complete
 
 
 @pytest.mark.parametrize(("value", "choice"), [("on", Choice.NAMED), ("off", Choice.LEFT_OUT), (None, Choice.IF_USED)])
@@ -89,6 +90,7 @@ def test_one_damaged_volume_does_not_hide_another(host: FakeHost) -> None:
     seen = inventory(host)
     assert [brick.path for brick in seen.bricks] == [str(good)]
     assert "volume bad" in seen.problems[0]
+    assert not seen.complete
 
 
 def test_a_host_without_glusterd_says_so(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -325,6 +326,20 @@ def test_killed_after_any_step_the_next_one_ends_where_it_would_have(host: FakeH
         assert not tags & {0}
         shutil.rmtree(root / "subvol")
         shutil.rmtree(root / "info")
+
+
+def test_systemd_hears_that_it_is_ready_as_soon_as_it_is(host: FakeHost, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        config = Config(glusterd_dir=str(host.glusterd), crawl_interval_s=3600)
+        with closing(Daemon(config, systems=host.xfs, notifier=notifier)) as daemon:
+            while not daemon.ready:
+                daemon.run_cycle(patience_s=0)
+        server.setblocking(False)
+        said = b""
+        while b"READY=1" not in said:
+            said = server.recv(1000)
 
 
 def test_stop_ends_it_while_it_waits(host: FakeHost) -> None:

@@ -1,0 +1,329 @@
+"""kadalu-quotad on three real brick hosts: its package, its unit, real XFS, real volumes with clients on them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kadalu_ext.layout import pv_path, record_path, staged_record_path
+from kadalu_ext.quotad.plan import is_ours
+from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, encode
+from kadalu_ext.units import MIB
+from tests.testbed import deb, paths, progress
+from tests.testbed.brickhosts import BrickHost, BrickHosts
+
+VOLUMES = {"quota-rep": "replica 3", "quota-arb": "arbiter", "quota-dis": "disperse 2+1"}
+SECONDS = 60.0
+
+
+class Site:
+    """Three hosts with kadalu-quotad, a volume of each kind, and a client of each in this process's mount namespace."""
+
+    def __init__(self, hosts: BrickHosts, mounts: Path) -> None:
+        self.hosts = hosts
+        self.mounts = mounts
+
+    @staticmethod
+    def wait(what: str, probe: Callable[[], Any]) -> Any:
+        return progress.wait_until(what, probe, seconds=SECONDS)
+
+    def make_pv(self, volume: str, name: str, size: int) -> Path:
+        """What the CSI driver does: directory, record prepared, renamed."""
+        directory = self.mounts / volume / pv_path(PvName(name))
+        directory.mkdir(parents=True)
+        self.put_record(volume, name, size)
+        return directory
+
+    def put_record(self, volume: str, name: str, size: int) -> None:
+        root, pv = self.mounts / volume, PvName(name)
+        staged = root / staged_record_path(pv)
+        staged.mkdir(parents=True)
+        os.setxattr(staged, RECORD_XATTR, encode(QuotaRecord(path=pv_path(pv), size_bytes=size)))
+        staged.rename(root / record_path(pv))
+
+    def change_record(self, volume: str, name: str, size: int) -> None:
+        record = QuotaRecord(path=pv_path(PvName(name)), size_bytes=size)
+        os.setxattr(self.mounts / volume / record_path(PvName(name)), RECORD_XATTR, encode(record))
+
+    def delete_pv(self, volume: str, name: str) -> None:
+        root = self.mounts / volume
+        (root / "trash").mkdir(exist_ok=True)
+        (root / pv_path(PvName(name))).rename(root / "trash" / f"{name}.x")
+        (root / record_path(PvName(name))).rmdir()
+
+    def status(self, host: BrickHost, name: str) -> dict[str, Any]:
+        """What `kadalu-quotad status --json` says of a PV on a host; empty if nothing."""
+        report = json.loads(host.run(["kadalu-quotad", "status", "--json"], check=False).stdout)
+        return next((pv for brick in report["bricks"] for pv in brick["pvs"] if pv["pv"] == name), {})
+
+    def wait_enforced(self, name: str, limits: list[int]) -> list[int]:
+        """Until every host, in order, enforces its limit; the projects. Checked with the system's own tool as well."""
+        for host, limit in zip(self.hosts.hosts, limits, strict=True):
+            self.wait(
+                f"{name} to be enforced on {host.name}",
+                lambda host=host, limit=limit: (  # type: ignore[misc]
+                    (pv := self.status(host, name)).get("state") == "enforced" and pv["limit_bytes"] == limit
+                ),
+            )
+        projects = [self.status(host, name)["project_id"] for host in self.hosts.hosts]
+        assert all(is_ours(project) for project in projects)
+        for host, project, limit in zip(self.hosts.hosts, projects, limits, strict=True):
+            assert self.limits(host).get(project, 0) == limit
+        return projects
+
+    @staticmethod
+    def limits(host: BrickHost) -> dict[int, int]:
+        """Hard limits by project, as xfs_quota(8) tells them."""
+        report = host.run(["xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks"]).stdout
+        rows = [line.split() for line in report.splitlines() if line.strip()]
+        return {int(row[0].removeprefix("#")): int(row[3]) * 1024 for row in rows}
+
+    @staticmethod
+    def untagged(host: BrickHost, directory: str, project: int) -> list[str]:
+        """What in a directory on a brick lsattr(1) does not show with this project, or, of directories, with P."""
+        shown = host.run(["lsattr", "-paR", directory]).stdout
+        entries = re.findall(r"^ *(\d+) (\S+) (/.*)$", shown, re.MULTILINE)
+        wrong = [path for number, _, path in entries if int(number) != project and not path.endswith("/..")]
+        inheriting = {path.removesuffix("/.") for _, flags, path in entries if "P" in flags}
+        found = host.run(["find", directory, "-type", "d"]).stdout.splitlines()
+        return wrong + [path for path in found if path not in inheriting]
+
+
+def mount(volume: str, target: Path) -> None:
+    """A client in this namespace; `glusterfs` returns once it is mounted."""
+    target.mkdir(parents=True)
+    progress.run_logged(
+        ["glusterfs", "--volfile-server=brick1", f"--volfile-id={volume}", "--attribute-timeout=0", "--entry-timeout=0",
+         f"--log-file={target}.log", str(target)],
+        log=target.with_suffix(".out"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """kadalu-quotad installed from its package on every host, started as an administrator would; removed afterwards."""
+    site = Site(brick_hosts, tmp_path_factory.mktemp("clients"))
+    package = deb.build()
+    for volume, kind in VOLUMES.items():
+        brick_hosts.create_volume(volume, kind)
+    for host in brick_hosts.hosts:
+        host.put(package, f"/tmp/{package.name}")
+        host.run(["dpkg", "--install", f"/tmp/{package.name}"])
+        host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input="# the tests'\n" + "\n".join(VOLUMES))
+        host.run(["systemctl", "start", "kadalu-quotad"])
+    for volume in VOLUMES:
+        mount(volume, site.mounts / volume)
+    yield site
+    for volume in VOLUMES:
+        progress.run_logged(["umount", "--lazy", str(site.mounts / volume)], log=site.mounts / "umount.log")
+        brick_hosts.delete_volume(volume)
+    for host in brick_hosts.hosts:
+        host.run(["dpkg", "--purge", "kadalu-quotad"])
+        host.run(["rm", "/var/lib/glusterd/kadalustorage.info", f"/tmp/{package.name}"])
+
+
+def test_real_xfs_keeps_the_contract_that_the_fake_keeps(brick_hosts: BrickHosts) -> None:
+    host = brick_hosts.host("brick1")
+    host.run(["mkdir", "-p", "/tmp/contract/tests/unit", "/tmp/contract/tests/contract"])
+    for path in ("kadalu_ext", "tests/__init__.py", "tests/unit/__init__.py", "tests/unit/quotad",
+                 "tests/contract/__init__.py", "tests/contract/test_quota_table.py"):  # fmt: skip
+        host.put(paths.REPOSITORY / path, f"/tmp/contract/{path}")
+    command = ["env", "PYTHONPATH=/tmp/contract", "python3", "-B", "-m", "tests.contract.test_quota_table", "/bricks"]
+    done = host.run(command, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "OK" in done.stderr
+    host.run(["rm", "-r", "/tmp/contract"])
+
+
+def test_the_package_brings_a_unit_that_runs_and_survives_a_restart_of_the_host(site: Site) -> None:
+    for host in site.hosts.hosts:
+        assert host.run(["systemctl", "is-active", "kadalu-quotad"]).stdout.strip() == "active"
+        assert host.run(["systemctl", "is-enabled", "kadalu-quotad"]).stdout.strip() == "enabled"
+        shown = host.run(["systemctl", "show", "-P", "StatusText", "kadalu-quotad"]).stdout
+        assert "bricks, 0 PVs enforced" in shown
+
+
+@pytest.mark.parametrize(
+    ("volume", "limits"),
+    [("quota-rep", [64, 64, 64]), ("quota-arb", [64, 64, 0]), ("quota-dis", [32, 32, 32])],
+)
+def test_every_kind_of_volume_gets_its_limit_on_every_brick(site: Site, volume: str, limits: list[int]) -> None:
+    directory = site.make_pv(volume, f"kind-{volume}", 64 * MIB)
+    site.wait_enforced(f"kind-{volume}", [limit * MIB for limit in limits])
+    seen = os.statvfs(directory)
+    assert seen.f_blocks * seen.f_frsize == 64 * MIB
+    site.delete_pv(volume, f"kind-{volume}")
+
+
+def test_a_write_stops_at_the_limit_and_goes_on_when_the_pv_grew(site: Site) -> None:
+    file = site.make_pv("quota-rep", "grow", 32 * MIB) / "file"
+    projects = site.wait_enforced("grow", [32 * MIB] * 3)
+
+    def write(mebibytes: int) -> None:
+        with open(file, "wb", buffering=0) as target:
+            for _ in range(mebibytes):
+                target.write(bytes(MIB))
+            os.fsync(target.fileno())
+
+    with pytest.raises(OSError) as refused:
+        write(48)
+    assert refused.value.errno == errno.ENOSPC
+    site.change_record("quota-rep", "grow", 64 * MIB)
+    assert site.wait_enforced("grow", [64 * MIB] * 3) == projects
+    write(48)
+    site.change_record("quota-rep", "grow", 16 * MIB)
+    site.wait_enforced("grow", [16 * MIB] * 3)
+    site.delete_pv("quota-rep", "grow")
+
+
+def test_a_deleted_pv_leaves_no_limit(site: Site) -> None:
+    site.make_pv("quota-rep", "gone", 32 * MIB)
+    projects = site.wait_enforced("gone", [32 * MIB] * 3)
+    site.delete_pv("quota-rep", "gone")
+    for host, project in zip(site.hosts.hosts, projects, strict=True):
+        site.wait("the limit to be lifted", lambda h=host, p=project: not site.limits(h).get(p))  # type: ignore[misc]
+
+
+def test_a_pv_that_is_filled_already_is_tagged_whole(site: Site) -> None:
+    directory = site.mounts / "quota-rep" / pv_path(PvName("filled"))
+    for number in range(20):
+        (directory / f"d{number}" / "deep").mkdir(parents=True)
+        (directory / f"d{number}" / "deep" / "file").write_bytes(bytes(4096))
+        (directory / f"d{number}" / "link").symlink_to("/etc/passwd")
+    site.put_record("quota-rep", "filled", 64 * MIB)
+    projects = site.wait_enforced("filled", [64 * MIB] * 3)
+    for host, project in zip(site.hosts.hosts, projects, strict=True):
+        assert site.untagged(host, f"/bricks/quota-rep/{pv_path(PvName('filled'))}", project) == []
+    # within the PV nothing is of another project, so nothing is refused with EXDEV
+    (directory / "d1" / "deep" / "file").rename(directory / "moved")
+    (directory / "d2" / "deep").rename(directory / "d3" / "other")
+    site.delete_pv("quota-rep", "filled")
+
+
+def test_hostile_records_are_named_and_nothing_outside_is_touched(site: Site) -> None:
+    host, brick = site.hosts.host("brick1"), "/bricks/quota-rep"
+    before = site.limits(host)
+    script = f"""
+import os, json
+def put(name, value):
+    os.mkdir("{brick}/info/quota/" + name)
+    os.setxattr("{brick}/info/quota/" + name, "user.kadalu.record", value)
+good = lambda **more: json.dumps({{"v": 1, "size": 1 << 20, **more}}).encode()
+os.makedirs("{brick}/subvol/ee", exist_ok=True)
+os.makedirs("/bricks/outside/ff/evil-link", exist_ok=True)
+os.symlink("/bricks/outside/ff", "{brick}/subvol/ee/ff")
+put("evil-dots", good(path="subvol/../../outside/ff/evil-dots"))
+put("evil-absolute", good(path="/bricks/outside/ff/evil-link"))
+put("evil-link", good(path="subvol/ee/ff/evil-link"))
+put("evil-root", good(path=".glusterfs"))
+put("evil-size", json.dumps({{"v": 1, "path": "subvol/ee/00/evil-size", "size": -1}}).encode())
+put("evil-huge", b"[" * 60000)
+put("evil-\\x1b[31m", b"")
+os.symlink("/etc", "{brick}/info/quota/evil-symlink")
+"""
+    host.run(["python3", "-"], input=script)
+    site.make_pv("quota-rep", "beside", 32 * MIB)
+    site.wait_enforced("beside", [32 * MIB] * 3)
+    for name in ("dots", "absolute", "link", "root", "size", "huge", "\x1b[31m", "symlink"):
+        assert site.status(host, f"evil-{name}")["state"] == "invalid", name
+        assert site.status(host, f"evil-{name}")["reason"]
+    tags = host.run(["lsattr", "-pdR", "/bricks/outside", f"{brick}/.glusterfs", brick, "/bricks"]).stdout
+    assert all(line.split()[0] == "0" for line in tags.splitlines() if line.startswith(" ")), tags
+    journal = host.run(["journalctl", "-u", "kadalu-quotad", "--no-pager", "-o", "cat"]).stdout
+    assert all(name in journal for name in ("evil-dots", "evil-absolute", "evil-link", "evil-symlink"))
+    site.delete_pv("quota-rep", "beside")
+    site.wait(
+        "the limits to be as before",
+        lambda: {k for k, v in site.limits(host).items() if v} <= {k for k, v in before.items() if v},
+    )
+    host.run(["sh", "-c", f"rm -r {brick}/info/quota/evil-* {brick}/subvol/ee /bricks/outside"])
+
+
+def test_killed_in_the_middle_of_a_large_tree_it_ends_where_it_would_have(site: Site) -> None:
+    host, path = site.hosts.host("brick1"), f"/bricks/quota-rep/{pv_path(PvName('killed'))}"
+    (site.mounts / "quota-rep" / pv_path(PvName("killed"))).mkdir(parents=True)
+    host.run(["systemctl", "stop", "kadalu-quotad"])
+    host.run(
+        ["python3", "-"],
+        input=f"""
+import os
+for d in range(50):
+    os.mkdir(f"{path}/{{d}}")
+    for f in range(100):
+        open(f"{path}/{{d}}/{{f}}", "w").close()
+""",
+    )
+    site.put_record("quota-rep", "killed", 64 * MIB)
+    host.run(["systemctl", "start", "--no-block", "kadalu-quotad"])
+    kills = 0
+    while site.status(host, "killed").get("state") != "enforced" and kills < 20:
+        kills += host.run(["systemctl", "kill", "-s", "KILL", "kadalu-quotad"], check=False).returncode == 0
+        host.run(["systemctl", "restart", "--no-block", "kadalu-quotad"])
+    projects = site.wait_enforced("killed", [64 * MIB] * 3)
+    assert site.untagged(host, path, projects[0]) == []
+    host.run(["rm", "-r", path])
+    host.run(["mkdir", path])
+    site.delete_pv("quota-rep", "killed")
+
+
+def test_what_changed_while_it_was_stopped_is_put_right_at_the_start(site: Site) -> None:
+    for name in ("kept", "removed"):
+        site.make_pv("quota-rep", name, 32 * MIB)
+        site.wait_enforced(name, [32 * MIB] * 3)
+    host = site.hosts.host("brick2")
+    kept, removed = (site.status(host, name)["project_id"] for name in ("kept", "removed"))
+    host.run(["systemctl", "stop", "kadalu-quotad"])
+    site.delete_pv("quota-rep", "removed")
+    site.make_pv("quota-rep", "added", 32 * MIB)
+    host.run(["xfs_quota", "-x", "-c", f"limit -p bsoft=1m bhard=999m {kept}", "/bricks"])
+    assert host.run(["kadalu-quotad", "status"], check=False).returncode == 1
+    host.run(["systemctl", "start", "kadalu-quotad"])
+    site.wait_enforced("kept", [32 * MIB] * 3)
+    site.wait_enforced("added", [32 * MIB] * 3)
+    site.wait("the removed one's limit to be lifted", lambda: not site.limits(host).get(removed))
+    for name in ("kept", "added"):
+        site.delete_pv("quota-rep", name)
+
+
+def test_a_file_system_that_only_counts_is_refused_with_the_remedy_that_mends_it(site: Site) -> None:
+    host = site.hosts.host("brick3")
+    host.run(["xfs_quota", "-x", "-c", "disable -p", "/bricks"])
+    shown = host.run(["kadalu-quotad", "status"], check=False)
+    assert shown.returncode == 1
+    remedy = "xfs_quota -x -c 'enable -p' /bricks"
+    assert f"run {remedy}" in shown.stdout
+    host.run(["sh", "-c", remedy])
+    assert host.run(["kadalu-quotad", "status"], check=False).returncode == 0
+
+
+def test_an_upgrade_keeps_every_limit_and_a_removal_too(site: Site) -> None:
+    site.make_pv("quota-rep", "upgraded", 32 * MIB)
+    projects = site.wait_enforced("upgraded", [32 * MIB] * 3)
+    host, package = site.hosts.host("brick1"), deb.build().name
+    old = host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout
+    host.run(["dpkg", "--install", f"/tmp/{package}"])
+    assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout not in (old, "0\n")
+    site.wait_enforced("upgraded", [32 * MIB] * 3)
+    host.run(["dpkg", "--remove", "kadalu-quotad"])
+    assert site.limits(host)[projects[0]] == 32 * MIB
+    assert host.run(["systemctl", "is-active", "kadalu-quotad"], check=False).stdout.strip() == "inactive"
+    host.run(["dpkg", "--install", f"/tmp/{package}"])
+    host.run(["systemctl", "start", "kadalu-quotad"])
+    site.wait_enforced("upgraded", [32 * MIB] * 3)
+    site.delete_pv("quota-rep", "upgraded")
+
+
+def test_a_record_is_enforced_within_moments(site: Site) -> None:
+    host = site.hosts.host("brick1")
+    host.put(Path(__file__).with_name("record_latency.py"), "/tmp/record_latency.py")
+    times = json.loads(host.run(["python3", "/tmp/record_latency.py", "/bricks/quota-rep", "100"]).stdout)
+    assert len(times) == 100
+    assert statistics.median(times) < 5000
