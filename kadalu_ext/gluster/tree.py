@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from errno import ENOENT, ENOTEMPTY, ESTALE
+from errno import ENOENT, ENOTEMPTY
 
 from kadalu_ext.errors import DeadlineError
 from kadalu_ext.gluster import libgfapi
 
 
 def remove(fs: int, top: int, name: bytes, deadline: float | None) -> None:
-    """Removes the entry `name` of the directory object `top`, and all below it, without recursion."""
+    """Removes the entry `name` of the directory object `top`, and all below it, without recursion.
+
+    Raises: DeadlineError at `deadline` (time.monotonic()); OSError. What is left, a later call removes.
+    """
     way = [(top, name)]
     """From the top to where the work is: a directory and the entry of it that is to be removed."""
 
@@ -30,15 +33,18 @@ def remove(fs: int, top: int, name: bytes, deadline: float | None) -> None:
             if _removed(fs, directory, entry):
                 close_last()
                 continue
-            child = libgfapi.call("glfs_h_lookupat", fs, directory, entry, None, 0)
-            way.append((child, b""))
-            if (full := _empty(fs, child, deadline)) is None:
+            way.append((_look_up(fs, directory, entry), b""))
+            if (full := _empty(fs, way[-1][0], deadline)) is None:
                 close_last()
             else:
-                way[-1] = (child, full)
+                way[-1] = (way[-1][0], full)
     finally:
         while way:
             close_last()
+
+
+def _look_up(fs: int, directory: int, entry: bytes) -> int:
+    return libgfapi.call("glfs_h_lookupat", fs, directory, entry, None, 0)
 
 
 def _removed(fs: int, directory: int, entry: bytes) -> bool:
@@ -46,9 +52,20 @@ def _removed(fs: int, directory: int, entry: bytes) -> bool:
     try:
         libgfapi.call("glfs_h_unlink", fs, directory, entry)
     except OSError as error:
+        return error.errno != ENOTEMPTY and _removed_anew(fs, directory, entry)
+    return True
+
+
+def _removed_anew(fs: int, directory: int, entry: bytes) -> bool:
+    # glfs_h_unlink takes an entry for what it was when this client last saw it: another client may have put a symlink
+    # in a directory's place since. glfs_h_lookupat asks the bricks.
+    try:
+        libgfapi.call("glfs_h_close", _look_up(fs, directory, entry))
+        libgfapi.call("glfs_h_unlink", fs, directory, entry)
+    except OSError as error:
         if error.errno == ENOTEMPTY:
             return False
-        if error.errno not in (ENOENT, ESTALE):
+        if error.errno != ENOENT:
             raise
     return True
 

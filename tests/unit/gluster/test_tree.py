@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from errno import EACCES, ENOENT, ENOTEMPTY
+from errno import EACCES, ENOENT, ENOTDIR, ENOTEMPTY
 
 import pytest
 
@@ -35,6 +35,8 @@ class FakeLibrary:
         self._numbers = itertools.count(100)
         self.open_handles: dict[int, Node] = {}
         self.denied: set[bytes] = set()
+        self.changed: set[bytes] = set()
+        """Entries that another client made into something else, which this one does not know yet."""
         self.top = self._opened(top)
 
     def _opened(self, node: Node) -> int:
@@ -49,11 +51,14 @@ class FakeLibrary:
 
     def glfs_h_lookupat(self, _fs: int, parent: int, name: bytes, _stat: None, follow: int) -> int:
         assert not follow
+        self.changed.discard(name)
         return self._opened(self._entry(parent, name))
 
     def glfs_h_unlink(self, _fs: int, parent: int, name: bytes) -> None:
         if name in self.denied:
             raise OSError(EACCES, os.strerror(EACCES))
+        if name in self.changed:
+            raise OSError(ENOTDIR, os.strerror(ENOTDIR))
         if self._entry(parent, name).entries:
             raise OSError(ENOTEMPTY, os.strerror(ENOTEMPTY))
         del self.open_handles[parent].entries[name]
@@ -131,6 +136,14 @@ def test_an_entry_that_no_listing_shows_is_an_error_and_no_endless_loop(root: No
     root.entries = {b"pv": directory(ghost=Node(leaf=True, hidden=True))}
     with pytest.raises(OSError, match="not empty"):
         tree.remove(FS, library.top, b"pv", None)
+
+
+def test_an_entry_that_was_exchanged_meanwhile_is_looked_at_again(root: Node, library: FakeLibrary) -> None:
+    root.entries = {b"pv": directory(swapped=Node(leaf=True))}
+    library.changed = {b"swapped"}
+    tree.remove(FS, library.top, b"pv", None)
+    assert not root.entries
+    assert list(library.open_handles) == [library.top]
 
 
 def test_an_entry_that_cannot_be_removed_is_an_error_and_nothing_stays_open(root: Node, library: FakeLibrary) -> None:
