@@ -67,9 +67,13 @@ def has_amx(cpuinfo: str | None = None) -> bool:
 def missing(packages: Sequence[str]) -> list[str]:
     """Those of `packages` that are not installed."""
     query = ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *packages]
-    shown = subprocess.run(query, capture_output=True, text=True, check=False)
-    installed = {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("installed ")}
-    return [package for package in packages if package not in installed]
+    present = installed(subprocess.run(query, capture_output=True, text=True, check=False).stdout)
+    return [package for package in packages if package not in present]
+
+
+def installed(listing: str) -> set[str]:
+    """The packages that a listing of "status package" lines shows as installed, not merely as configured once."""
+    return {line.split()[1] for line in listing.splitlines() if line.startswith("installed ")}
 
 
 def install(packages: Sequence[str]) -> list[str]:

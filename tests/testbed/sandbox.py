@@ -267,10 +267,12 @@ def read_state(name: str) -> dict[str, Any]:
     return state if isinstance(state, dict) and {"pid", "started"} <= state.keys() else {}
 
 
-def start_time(stat: str) -> int:
-    """Field 22 of /proc/PID/stat (proc(5)): when the process began, in clock ticks after boot."""
+def start_time(stat: str) -> int | None:
+    """Field 22 of /proc/PID/stat (proc(5)): when the process began, in clock ticks after boot; None for a dead one."""
     # The command's name is in parentheses, and may have spaces and parentheses of its own.
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    # A zombie is only waiting for its parent to take note.
+    return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def _process_start(pid: int) -> int | None:
