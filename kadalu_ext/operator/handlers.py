@@ -15,7 +15,7 @@ import kopf
 
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.log import Logger
-from kadalu_ext.operator.actions import Action, PatchStatus
+from kadalu_ext.operator.actions import Action, PatchStatus, PostEvent
 from kadalu_ext.operator.kube import GROUP, PLURAL, VERSION
 from kadalu_ext.operator.reconcile import Reconciler
 
@@ -96,7 +96,10 @@ class _Shell:
         raise kopf.TemporaryError(str(error), delay=RETRY_S) from error
 
     def tell(self, actions: Sequence[Action]) -> None:
+        """Logs what was done. Events are left out: the line of the status has what they tell."""
         for action in actions:
+            if isinstance(action, PostEvent):
+                continue
             fields = {**self._fields, "action": type(action).__name__}
             if isinstance(action, PatchStatus):
                 ready = action.status["conditions"][-1]
