@@ -29,11 +29,12 @@ class StoreContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def top(self, store: VolumeStore) -> str:
+    def top(self, store: VolumeStore) -> Iterator[str]:
         """A directory of the test's own."""
         top = f"contract-{secrets.token_hex(4)}"
         store.mkdir(top, 0o755)
-        return top
+        yield top
+        store.remove_tree(top)
 
     @pytest.fixture
     def volumes(self, store: VolumeStore, bricks: Bricks) -> Volumes:

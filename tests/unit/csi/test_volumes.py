@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from errno import EROFS
+from errno import ENOTCONN, EROFS
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kadalu_ext.csi import promises
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import empty
 from kadalu_ext.csi.volumes import Bricks, Volumes
@@ -27,7 +28,7 @@ from kadalu_ext.units import GIB, MIB
 from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, replica
 
 PV = PvName("pvc-1")
-CREATE_STEPS = 17  # calls on an empty volume
+CREATE_STEPS = 11  # calls on an empty volume
 SCAFFOLD = {"", "info", "info/quota", "subvol", "trash"}
 
 
@@ -163,6 +164,35 @@ def test_deleting_what_never_was_is_done(on: Fixture) -> None:
     on.volumes.delete(PV)
     on.volumes.delete(PV)
     assert on.left() == set()
+
+
+def test_parents_that_somebody_removed_are_made_again(on: Fixture) -> None:
+    on.create()
+    on.volumes.delete(PV)
+    for path in [path for path in on.store.nodes if path.startswith(("subvol", "info"))]:
+        del on.store.nodes[path]
+    on.create()
+
+
+def test_a_volume_that_was_enlarged_can_promise_more(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promises, "TOTAL_S", 0.0)
+    on.create(PvName("pvc-0"), GIB)
+    with pytest.raises(CapacityError):
+        on.create()
+    on.store.total_bytes += 64 * MIB
+    on.create()
+
+
+def test_a_size_that_cannot_be_read_is_named_and_nothing_is_promised(on: Fixture) -> None:
+    on.create(PvName("pvc-0"))
+    on.restart()
+
+    def split(path: str, name: str) -> bytes:
+        raise VolumeIOError(ENOTCONN, "Transport endpoint is not connected")
+
+    on.store.getxattr = split  # type: ignore[method-assign]
+    with pytest.raises(VolumeIOError, match=r"size of pvc-0 cannot be read: .*gluster volume heal vol info"):
+        on.create()
 
 
 def test_a_minority_of_bricks_that_does_not_know_the_pv_is_not_believed(on: Fixture) -> None:
