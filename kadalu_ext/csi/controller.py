@@ -14,8 +14,8 @@ from kadalu_ext.errors import InvalidInputError, NotFoundError, UnavailableError
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import StorageName, parse_volume_id, to_parameters, volume_id
 
-DEFAULT_TIMEOUT_S: Final = 30.0
-"""For a caller that sets no deadline."""
+LONGEST_S: Final = 30.0
+"""No caller waits longer for an answer, whatever its deadline: what the answer is will not change soon."""
 
 _MARGIN_S: Final = 0.5
 """What is kept of a caller's time for the answer's way: a reason that arrives too late tells nobody anything."""
@@ -108,5 +108,5 @@ def _ours(text: str) -> tuple[StorageName, PvName]:
 
 
 def _timeout_s(context: grpc.ServicerContext) -> float:
-    left = context.time_remaining()
-    return max(0.0, (DEFAULT_TIMEOUT_S if left is None else left) - _MARGIN_S)
+    left = context.time_remaining()  # of a caller without a deadline: None, or some hundred years
+    return min(LONGEST_S, max(0.0, left - _MARGIN_S)) if left is not None else LONGEST_S

@@ -104,6 +104,10 @@ def test_a_volume_is_made_twice_and_deleted_twice(driver: Driver) -> None:
     assert pv_path(PV) not in driver.store.nodes and record_path(PV) not in driver.store.nodes
 
 
+def test_a_caller_without_a_deadline_is_served(driver: Driver) -> None:
+    assert driver.controller.CreateVolume(request()).volume.volume_id == "ext/pvc-1"
+
+
 def test_another_size_under_the_same_name_already_exists(driver: Driver) -> None:
     driver.create()
     with refused(grpc.StatusCode.ALREADY_EXISTS, "exists with 64 MiB"):
