@@ -105,14 +105,18 @@ def install(packages: Sequence[str]) -> list[str]:
                 progress.run_logged(["apt-get", "update"], log=log, env=environment)
                 progress.run_logged(argv, log=log, env=environment)
         except CommandFailed as error:
-            last = progress.tail(log, 1)
-            raise BedError(
-                f"cannot install {' '.join(wanted)}: {last} (a network with Debian's packages is needed; see {log})"
-            ) from error
+            raise BedError(f"cannot install {' '.join(wanted)}: {apt_reason(log)}") from error
         finally:
             if ours:
                 _clear_policy()
     return wanted
+
+
+def apt_reason(log: Path) -> str:
+    """Why apt failed, from the end of its log: its first error, for the later ones follow from that."""
+    lines = progress.tail(log, 12).splitlines()
+    reason = next((line for line in lines if line.startswith("E: ")), lines[-1] if lines else "it said nothing")
+    return f"{reason} (a network with Debian's packages is needed; see {log})"
 
 
 def _clear_policy() -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import progress
 from .errors import BedError
 
 RUN_ROOT = Path("/run/kadalu-ext")
@@ -99,5 +100,9 @@ def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` (flock(2)); waits for whoever has it, and dies with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"waiting for the process that holds {path}")
+            fcntl.flock(held, fcntl.LOCK_EX)
         yield

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import paths, progress
-from .errors import BedError
+from . import host, paths, progress
+from .errors import BedError, CommandFailed
 
 PACKAGES = (
     "systemd-sysv",
@@ -81,8 +81,15 @@ _EXCLUDED = (
 
 
 def image() -> Path:
-    """The finished root image, built if need be (half a minute); beside it lies the ssh key `KEY`."""
-    return paths.cached("rootfs", key(), _build) / IMAGE
+    """The finished root image, built if need be (half a minute); beside it lies the ssh key `KEY`.
+
+    Images of other keys are thrown away: running brick hosts have a name of their own for theirs.
+    """
+    newest = paths.cached("rootfs", key(), _build)
+    for old in paths.cache_root().glob("rootfs-*"):
+        if old != newest:
+            shutil.rmtree(old, ignore_errors=True)
+    return newest / IMAGE
 
 
 def key() -> str:
@@ -115,7 +122,10 @@ def _build(target: Path) -> None:
     with progress.step("Debian root for the brick hosts (mmdebstrap)"):
         argv = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
-        progress.run_logged([*argv, _SUITE, str(root)], log=log)
+        try:
+            progress.run_logged([*argv, _SUITE, str(root)], log=log)
+        except CommandFailed as error:
+            raise BedError(f"cannot build the brick hosts' root: {host.apt_reason(log)}") from error
     with progress.step("Brick hosts' root image (mke2fs)"):
         _furnish(root, target)
         # With a journal, though small: tests cut these hosts' power.

@@ -214,6 +214,8 @@ class Sandbox:
             ["umount", "--recursive", str(held)],
             ["mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections"],
             ["mount", "--bind", str(hosts), "/etc/hosts"],
+            # The brick hosts' memory: elsewhere it may be small (containers) or forbid what a kernel needs (noexec).
+            ["mount", "-t", "tmpfs", "-o", "mode=1777,size=75%", "tmpfs", "/dev/shm"],
             # Only now: pods' Bidirectional mounts need shared ones, and what came before must not be repeated.
             ["mount", "--make-rshared", "/"],
             ["ip", "link", "set", "lo", "up"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.testbed import host
 
 
@@ -18,3 +20,9 @@ def test_amx_is_told_by_the_cpus_flags() -> None:
 def test_a_removed_package_does_not_count_as_installed() -> None:
     listing = "installed tini\nconfig-files etcd-server\nnot-installed gcc\ninstalled libc6-dev\n"
     assert host.installed(listing) == {"tini", "libc6-dev"}
+
+
+def test_the_first_of_apts_errors_is_the_reason(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("Reading package lists...\nE: Failed to fetch x  Could not connect\nE: apt-get update failed\n")
+    assert host.apt_reason(log).startswith("E: Failed to fetch x  Could not connect (a network")
