@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -66,17 +67,17 @@ class Site:
 
     def wait_enforced(self, name: str, limits: list[int]) -> list[int]:
         """Until every host, in order, enforces its limit; the projects. Checked with the system's own tool as well."""
+
+        def enforced(host: BrickHost, limit: int) -> dict[str, Any] | None:
+            pv = self.status(host, name)
+            return pv if pv.get("state") == "enforced" and pv["limit_bytes"] == limit else None
+
+        projects = []
         for host, limit in zip(self.hosts.hosts, limits, strict=True):
-            self.wait(
-                f"{name} to be enforced on {host.name}",
-                lambda host=host, limit=limit: (  # type: ignore[misc]
-                    (pv := self.status(host, name)).get("state") == "enforced" and pv["limit_bytes"] == limit
-                ),
-            )
-        projects = [self.status(host, name)["project_id"] for host in self.hosts.hosts]
-        assert all(is_ours(project) for project in projects)
-        for host, project, limit in zip(self.hosts.hosts, projects, limits, strict=True):
-            assert self.limits(host).get(project, 0) == limit
+            probe = functools.partial(enforced, host, limit)
+            projects.append(self.wait(f"{name} to be enforced on {host.name}", probe)["project_id"])
+            assert is_ours(projects[-1])
+            assert self.limits(host).get(projects[-1], 0) == limit
         return projects
 
     @staticmethod
@@ -112,22 +113,26 @@ def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> I
     """kadalu-quotad installed from its package on every host, started as an administrator would; removed afterwards."""
     site = Site(brick_hosts, tmp_path_factory.mktemp("clients"))
     package = deb.build()
-    for volume, kind in VOLUMES.items():
-        brick_hosts.create_volume(volume, kind)
-    for host in brick_hosts.hosts:
+
+    def install(host: BrickHost) -> None:
         host.put(package, f"/tmp/{package.name}")
         host.run(["dpkg", "--install", f"/tmp/{package.name}"])
         host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input="# the tests'\n" + "\n".join(VOLUMES))
         host.run(["systemctl", "start", "kadalu-quotad"])
-    for volume in VOLUMES:
+
+    def purge(host: BrickHost) -> None:
+        host.run(["dpkg", "--purge", "kadalu-quotad"])
+        host.run(["rm", "/var/lib/glusterd/kadalustorage.info", f"/tmp/{package.name}"])
+
+    for volume, kind in VOLUMES.items():
+        brick_hosts.create_volume(volume, kind)
         mount(volume, site.mounts / volume)
+    brick_hosts.together(install)
     yield site
     for volume in VOLUMES:
         progress.run_logged(["umount", "--lazy", str(site.mounts / volume)], log=site.mounts / "umount.log")
         brick_hosts.delete_volume(volume)
-    for host in brick_hosts.hosts:
-        host.run(["dpkg", "--purge", "kadalu-quotad"])
-        host.run(["rm", "/var/lib/glusterd/kadalustorage.info", f"/tmp/{package.name}"])
+    brick_hosts.together(purge)
 
 
 def test_real_xfs_keeps_the_contract_that_the_fake_keeps(brick_hosts: BrickHosts) -> None:
@@ -247,30 +252,55 @@ os.symlink("/etc", "{brick}/info/quota/evil-symlink")
     host.run(["sh", "-c", f"rm -r {brick}/info/quota/evil-* {brick}/subvol/ee /bricks/outside"])
 
 
-def test_killed_in_the_middle_of_a_large_tree_it_ends_where_it_would_have(site: Site) -> None:
-    host, path = site.hosts.host("brick1"), f"/bricks/quota-rep/{pv_path(PvName('killed'))}"
-    (site.mounts / "quota-rep" / pv_path(PvName("killed"))).mkdir(parents=True)
-    host.run(["systemctl", "stop", "kadalu-quotad"])
-    host.run(
-        ["python3", "-"],
-        input=f"""
-import os
+FILL_AND_KILL = """
+import os, signal, subprocess, sys, time
+sys.path.insert(0, "/usr/lib/kadalu-quotad")
+from kadalu_ext.quotad.xfs import Xfs
+
+def systemctl(*words):
+    return subprocess.run(["systemctl", *words, "kadalu-quotad"], stdout=subprocess.PIPE, text=True).stdout.strip()
+
+def tagged(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return Xfs().table(fd).get_tag(fd).project_id != 0
+    finally:
+        os.close(fd)
+
+top, record = sys.argv[1:]
 for d in range(50):
-    os.mkdir(f"{path}/{{d}}")
-    for f in range(100):
-        open(f"{path}/{{d}}/{{f}}", "w").close()
-""",
-    )
-    site.put_record("quota-rep", "killed", 64 * MIB)
-    host.run(["systemctl", "start", "--no-block", "kadalu-quotad"])
-    kills = 0
-    while site.status(host, "killed").get("state") != "enforced" and kills < 20:
-        kills += host.run(["systemctl", "kill", "-s", "KILL", "kadalu-quotad"], check=False).returncode == 0
-        host.run(["systemctl", "restart", "--no-block", "kadalu-quotad"])
+    os.mkdir(f"{top}/{d}")
+    for f in range(200):
+        open(f"{top}/{d}/{f}", "w").close()
+os.rename(os.path.dirname(record) + "/.held", record)
+for last in ("0/0", "25/100", "49/199", "25"):
+    systemctl("start")
+    pid = int(systemctl("show", "-P", "MainPID"))
+    deadline = time.monotonic() + 60
+    while not tagged(f"{top}/{last}") and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    systemctl("stop")
+    print(int(tagged(top)))
+"""
+
+
+def test_killed_in_the_middle_of_a_large_tree_it_ends_where_it_would_have(site: Site) -> None:
+    host, brick, pv = site.hosts.host("brick1"), "/bricks/quota-rep", pv_path(PvName("killed"))
+    site.make_pv("quota-rep", "killed", 64 * MIB)
+    site.wait_enforced("killed", [64 * MIB] * 3)
+    # on brick1 alone, as if self-heal had filled it anew
+    host.run(["systemctl", "stop", "kadalu-quotad"])
+    host.run(["mv", f"{brick}/info/quota/killed", f"{brick}/info/quota/.held"])
+    host.run(["mv", f"{brick}/{pv}", f"{brick}/{pv}.old"])
+    host.run(["mkdir", f"{brick}/{pv}"])
+    done = host.run(["python3", "-B", "-", f"{brick}/{pv}", f"{brick}/info/quota/killed"], input=FILL_AND_KILL)
+    assert "0" in done.stdout.split(), "it was never killed before it was done"
+    host.run(["systemctl", "start", "kadalu-quotad"])
     projects = site.wait_enforced("killed", [64 * MIB] * 3)
-    assert site.untagged(host, path, projects[0]) == []
-    host.run(["rm", "-r", path])
-    host.run(["mkdir", path])
+    assert site.untagged(host, f"{brick}/{pv}", projects[0]) == []
+    host.run(["rm", "-r", f"{brick}/{pv}"])
+    host.run(["mv", f"{brick}/{pv}.old", f"{brick}/{pv}"])
     site.delete_pv("quota-rep", "killed")
 
 
