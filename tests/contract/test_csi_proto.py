@@ -6,20 +6,15 @@ has on top of one version because the other needs it is listed here, with the re
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
 from kadalu_ext.api import csi_pb2
-from tests.testbed import gobuild, paths
-
-MODULE = Path(__file__).parents[1] / "testbed" / "go" / "csi-descriptors"
-MOD_FILES = {"1.12.0": "csi-1.12.0.mod", "1.13.0": "go.mod"}
+from tests.testbed import descriptors, suite
+from tests.testbed.sandbox import Sandbox
 
 ADDED_IN_1_13 = {
     # volume health: in place of VolumeCondition
@@ -55,24 +50,15 @@ ONLY_OURS = {"1.12.0": ADDED_IN_1_13, "1.13.0": REMOVED_IN_1_13}
 NOT_TAKEN = {f"extension alpha_{kind}" for kind in ("enum", "enum_value", "field", "message", "method", "service")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def built(sandbox: Sandbox) -> None:
+    """What prints the descriptors is built beside the tests."""
+    suite.wait_built(sandbox.name, "descriptors")
+
+
 def published(version: str) -> FileDescriptor:
     """csi.proto as github.com/container-storage-interface/spec `version` has it compiled in."""
-    mod_file = MODULE / MOD_FILES[version]
-    go = gobuild.find_go()
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
-
-    def build(directory: Path) -> None:
-        subprocess.run(
-            [str(go), "build", "-mod=readonly", f"-modfile={mod_file}", "-trimpath", "-buildvcs=false",
-             "-o", str(directory / "print"), "."],
-            cwd=MODULE, env=environment, check=True,
-        )  # fmt: skip
-
-    key = paths.cache_key(MODULE / "main.go", mod_file, mod_file.with_suffix(".sum"), gobuild.go_version(go) or "")
-    printer = paths.cached(f"csi-descriptors-{version}", key, build) / "print"
-    file = descriptor_pb2.FileDescriptorProto.FromString(
-        subprocess.run([printer], capture_output=True, check=True).stdout
-    )
+    file = descriptor_pb2.FileDescriptorProto.FromString(descriptors.serialized(version))
     pool = descriptor_pool.DescriptorPool()
     for dependency in (descriptor_pb2.DESCRIPTOR, timestamp_pb2.DESCRIPTOR, wrappers_pb2.DESCRIPTOR):
         pool.AddSerializedFile(dependency.serialized_pb)
@@ -128,7 +114,7 @@ def _enum(enum: EnumDescriptor) -> Iterator[tuple[str, tuple[object, ...]]]:
         yield f"{name}.{value.name}", (value.number,)
 
 
-@pytest.mark.parametrize("version", MOD_FILES)
+@pytest.mark.parametrize("version", descriptors.VERSIONS)
 def test_every_entry_of_the_published_descriptor_is_ours_and_the_same(version: str) -> None:
     theirs, ours = entries(published(version)), entries(csi_pb2.DESCRIPTOR)
     assert len(theirs) > 500
@@ -137,7 +123,7 @@ def test_every_entry_of_the_published_descriptor_is_ours_and_the_same(version: s
             assert (name, ours.get(name)) == (name, entry)
 
 
-@pytest.mark.parametrize("version", MOD_FILES)
+@pytest.mark.parametrize("version", descriptors.VERSIONS)
 def test_what_is_ours_alone_is_what_the_other_version_has(version: str) -> None:
     listed = ONLY_OURS[version]
     more = entries(csi_pb2.DESCRIPTOR).keys() - entries(published(version)).keys()

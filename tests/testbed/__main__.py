@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import deb, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
+from . import deb, descriptors, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
 from .brickhosts import BrickHosts
 from .errors import BedError, NotRunning
 from .kube import Kube
@@ -201,7 +201,12 @@ def _build_project() -> None:
     deb.build()
 
 
-_BUILDERS: dict[str, Callable[[], object]] = {"bricks": _build_bricks, "kube": kube.build, "project": _build_project}
+_BUILDERS: dict[str, Callable[[], object]] = {
+    "descriptors": descriptors.build,
+    "bricks": _build_bricks,
+    "project": _build_project,
+    "kube": kube.build,
+}
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from . import host, paths, progress
 from .errors import BedError
 from .sandbox import INSIDE, Sandbox
 
-PARTS = ("bricks", "kube", "project")
-"""What is built in the background, in this order: brick hosts' image; Kubernetes; the .deb and the project's image."""
+PARTS = ("descriptors", "bricks", "project", "kube")
+"""What is built in the background, in this order: CSI's published descriptors; the brick hosts' image; the project's
+image and .deb; Kubernetes, which takes longest."""
 
 _BUILD_MINUTES = 60.0
 
