@@ -101,7 +101,9 @@ def _identity(request: Any) -> dict[str, object]:
 
 
 def serve_unix(path: str, *, log: Logger, workers: int, quiet: frozenset[str] = frozenset()) -> grpc.Server:
-    """A gRPC server listening on the unix socket `path` (an old socket there is removed), mode 0600; not yet started.
+    """A gRPC server listening on the unix socket `path` (an old socket there is removed); not yet started.
+
+    The socket is writable for its owner only (gRPC makes it 0755 at most), so only root can connect to root's.
 
     Raises: OSError if the socket cannot be made.
     """
