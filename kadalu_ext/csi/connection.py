@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
+from kadalu_ext.errors import UnsupportedVolumeError
 from kadalu_ext.gluster import brick, gfapi, volfile
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.geometry import geometry
@@ -24,9 +25,11 @@ class GlusterConnector:
     def facts(self, storage: Storage) -> VolumeFacts:
         def ask(glusterd: Glusterd) -> VolumeFacts:
             info = glusterd.started_volume_info(storage.volume)
-            return VolumeFacts(
-                volume_id=info.volume_id, geometry=geometry(volfile.parse(glusterd.getspec(storage.volume)))
-            )
+            try:
+                bricks = geometry(volfile.parse(glusterd.getspec(storage.volume)))
+            except UnsupportedVolumeError as error:
+                raise UnsupportedVolumeError(f"volume {storage.volume}: {error}") from error
+            return VolumeFacts(volume_id=info.volume_id, geometry=bricks)
 
         return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from errno import EINVAL, ESTALE
+from typing import Final, Protocol
 
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.storage import Storage
+
+NO_PARENT: Final = (EINVAL, ESTALE)
+"""What a rename says when the parent of its target is missing; ESTALE on a volume of one brick (glfs_rename, v10.3)."""
 
 
 class VolumeStat(Protocol):
@@ -30,7 +34,7 @@ class VolumeStore(Protocol):
     def rmdir(self, path: str) -> None: ...
 
     def rename(self, old: str, new: str) -> None:
-        """A `new` that is an empty directory is replaced. ENOENT: there is no `old`; EINVAL: no parent of `new`."""
+        """A `new` that is an empty directory is replaced. ENOENT: there is no `old`."""
         ...
 
     def listdir(self, path: str) -> Sequence[str]:

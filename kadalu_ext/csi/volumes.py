@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EEXIST, EINVAL, ENOENT
+from errno import EEXIST, ENOENT
 from typing import Final
 
 from kadalu_ext.csi import enforcement
-from kadalu_ext.csi.ports import BrickProbe, VolumeStore
+from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, VolumeStore
 from kadalu_ext.csi.promises import Promises, read_size
 from kadalu_ext.errors import ConflictError, VolumeIOError
 from kadalu_ext.gluster.brick import BrickAnswer
@@ -117,22 +117,21 @@ class Volumes:
     def _move_to_trash(self, name: PvName) -> None:
         # The suffix is new each time: a PV of the same name may be in the trash still.
         source, target = pv_path(name), trash_path(name, secrets.token_hex(8))
-        if self._renamed(source, target):
+        try:
+            self._store.rename(source, target)
+        except VolumeIOError as error:
+            if error.errno not in (ENOENT, *NO_PARENT):
+                raise
+        else:
             return
         # A minority of the bricks may not know of a PV that exists, and says so; only the majority takes a write.
         self._mkdir(TRASH_DIR, RECORD_MODE)
         self._store.setxattr(TRASH_DIR, _PROOF_XATTR, b"1")
-        self._renamed(source, target)
-
-    def _renamed(self, source: str, target: str) -> bool:
-        """False if there is no `source`, or no parent of `target`."""
         try:
             self._store.rename(source, target)
         except VolumeIOError as error:
-            if error.errno not in (ENOENT, EINVAL):
+            if error.errno != ENOENT:
                 raise
-            return False
-        return True
 
     def silent_bricks(self) -> str | None:
         """The bricks that are down, each with the reason; None if all are up. Bounded by the probe's timeout."""
