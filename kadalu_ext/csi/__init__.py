@@ -12,4 +12,11 @@ From the inside outwards, the controller:
     storages                        which storages there are: the mounted ConfigMap
     identity, controller            thin gRPC servicers
     main                            the command line
+
+and the node plugin:
+
+    mounts                          bind mounts, by mountinfo
+    mounterclient                   the mounter's calls
+    nodevolumes                     the use cases: stage, publish, and back
+    registration, node              kubelet's plugin registration; the servicer
 """

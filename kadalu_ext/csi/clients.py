@@ -58,7 +58,9 @@ class StorageClient:
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix=f"storage-{storage.name}")
         self._opening = threading.Lock()
         self._connected: _Connected | None = None
-        self._facts_at = 0.0
+        self._looked_for: Storage | None = None
+        self._looked_at = 0.0
+        self._found: Volumes | KadaluExtError | None = None
         self._promises: dict[str, Promises] = {}
         self._lock = threading.Lock()
         self._in_flight: dict[PvName, float] = {}
@@ -169,20 +171,30 @@ class StorageClient:
     def _open(self) -> Volumes:
         """The PVs on the storage's volume as it is now. Raises: what Connector does."""
         with self._opening:
-            storage, old = self.storage, self._connected
-            if old is not None and old.storage == storage and time.monotonic() - self._facts_at < _FACTS_S:
-                return old.volumes
-            facts = self._connector.facts(storage)
-            self._facts_at = time.monotonic()
-            if old is None or old.storage != storage or old.facts.volume_id != facts.volume_id:
-                self._connected = self._connect(storage, facts)
-            elif old.facts != facts:
-                self._connected = self._with_bricks(old, facts)
-            else:
-                return old.volumes
-            if old is not None:
-                self._retire(old, self._connected)
-            return self._connected.volumes
+            storage = self.storage
+            if self._found is None or storage != self._looked_for or time.monotonic() - self._looked_at >= _FACTS_S:
+                try:
+                    self._connected = self._look(storage)
+                    self._found = self._connected.volumes
+                except KadaluExtError as error:
+                    self._found = error  # for all who waited for the same
+                self._looked_for, self._looked_at = storage, time.monotonic()
+            if isinstance(self._found, KadaluExtError):
+                raise self._found
+            return self._found
+
+    def _look(self, storage: Storage) -> _Connected:
+        facts, old = self._connector.facts(storage), self._connected
+        if old is None:
+            return self._connect(storage, facts)
+        if old.storage == storage and old.facts == facts:
+            return old
+        if old.storage == storage and old.facts.volume_id == facts.volume_id:
+            new = self._with_bricks(old, facts)
+        else:
+            new = self._connect(storage, facts)
+        self._retire(old, new)
+        return new
 
     def _connect(self, storage: Storage, facts: VolumeFacts) -> _Connected:
         promises = self._promises.setdefault(

@@ -191,9 +191,11 @@ class MemoryConnector:
         self.bricks = bricks
         self.volume_id = "11111111-2222-3333-4444-555555555555"
         self.error: Exception | None = None
+        self.asked = 0
         self.opened = 0
 
     def facts(self, storage: Storage) -> VolumeFacts:
+        self.asked += 1
         if self.error is not None:
             raise self.error
         return VolumeFacts(volume_id=self.volume_id, geometry=self.bricks.geometry)

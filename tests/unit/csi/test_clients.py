@@ -140,10 +140,14 @@ def test_what_is_promised_never_exceeds_the_volume_however_many_ask_at_once(on: 
     assert {type(future.exception()) for future in results} == {type(None), CapacityError}
 
 
-def test_a_failure_is_told_and_the_next_call_tries_anew(on: Fixture) -> None:
+def test_a_failure_is_told_to_all_who_wait_and_the_next_call_tries_anew(
+    on: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on.connector.error = HostUnreachableError("h1:24007: refused")
-    with pytest.raises(HostUnreachableError):
-        on.create()
+    waiting = [on.create_elsewhere(f"pvc-{n}") for n in range(4)]
+    assert {type(future.exception()) for future in waiting} == {HostUnreachableError}
+    assert on.connector.asked == 1
+    monkeypatch.setattr(clients, "_FACTS_S", 0.0)
     on.connector.error = None
     on.create()
 
