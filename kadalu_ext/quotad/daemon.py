@@ -67,6 +67,7 @@ class Daemon:
         self._refused: dict[str, str] = {}
         self._outcomes: dict[Owner, Outcome] = {}
         self._states: Counter[State] = Counter()
+        self._queue: dict[Owner, None] = {}
         self._jobs: dict[Owner, Settling] = {}
         self._again: set[Owner] = set()
         self._retries: dict[Owner, _Retry] = {}
@@ -111,8 +112,7 @@ class Daemon:
         for event in self._watcher.read():
             self._heed(event)
         now = time.monotonic()
-        for owner in [owner for owner, retry in self._retries.items() if retry.due <= now]:
-            self._begin(owner)
+        self._queue.update((owner, None) for owner, retry in self._retries.items() if retry.due <= now)
         if self._crawl is None and self._crawl_due <= now:
             self._crawl_due = now + self._config.crawl_interval_s
             self._crawl = self._crawl_steps()
@@ -137,7 +137,7 @@ class Daemon:
     # --- when ---
 
     def _idle_s(self) -> float:
-        if self._jobs or self._crawl is not None:
+        if self._queue or self._jobs or self._crawl is not None:
             return 0.0
         due = min([self._crawl_due, *(retry.due for retry in self._retries.values())])
         if self._notifier.watchdog_s is not None:
@@ -156,7 +156,7 @@ class Daemon:
             case What.RECORD:
                 owner = Owner(event.path, event.name)
                 self._retries.pop(owner, None)
-                self._begin(owner)
+                self._queue[owner] = None
             case What.VOLUMES:
                 self._crawl_due = min(self._crawl_due, now + SETTLE_S)
             case What.LOST:
@@ -166,18 +166,22 @@ class Daemon:
                 self._crawl_due = now
 
     def _work(self, until: float) -> None:
+        # what just changed comes first; whatever takes long gets a step in each slice all the same
+        while self._queue and time.monotonic() < until:
+            self._begin(next(iter(self._queue)))
         while self._jobs or self._crawl is not None:
             for owner in list(self._jobs):
                 self._advance(owner)
             if self._crawl is not None and next(self._crawl, _END) is _END:
                 self._crawl = None
                 self._ready = True
-            if time.monotonic() >= until:
+            if self._queue or time.monotonic() >= until:
                 return
 
     # --- one record ---
 
     def _begin(self, owner: Owner) -> None:
+        self._queue.pop(owner, None)
         brick = self._bricks.get(owner.brick)
         if brick is None or owner.brick in self._refused:
             self._retries.pop(owner, None)
@@ -208,7 +212,7 @@ class Daemon:
         self._store(owner, outcome)
         if owner in self._again:
             self._again.discard(owner)
-            self._begin(owner)
+            self._queue[owner] = None
 
     def _store(self, owner: Owner, outcome: Outcome | None) -> None:
         before = self._forget(owner)
@@ -220,7 +224,9 @@ class Daemon:
         if outcome is None:
             _log.info("record gone, limit lifted", brick=owner.brick, pv=owner.pv)
             return
-        say = _log.info if outcome.state in (State.ENFORCED, State.WAITING) else _log.warning
+        fine = outcome.state in (State.ENFORCED, State.WAITING)
+        # at a start most PVs are found as they should be: that is not worth a line each
+        say = _log.warning if not fine else _log.info if outcome.acted else _log.debug
         say(
             "record settled", brick=owner.brick, pv=owner.pv, state=outcome.state, reason=outcome.reason,
             project_id=outcome.project_id, limit_bytes=outcome.limit_bytes,
@@ -348,9 +354,13 @@ class Daemon:
 
     def _status(self) -> str:
         enforced = self._states[State.ENFORCED]
-        parts = [f"{len(self._in_use) - len(self._refused)} bricks", f"{enforced} PVs enforced"]
+        parts = [_count(len(self._in_use) - len(self._refused), "brick"), f"{_count(enforced, 'PV')} enforced"]
         if others := self._states.total() - enforced:
             parts.append(f"{others} not")
         if self._refused:
-            parts.append(f"{len(self._refused)} bricks refused: {next(iter(self._refused.values()))}")
+            parts.append(f"{_count(len(self._refused), 'brick')} refused: {next(iter(self._refused.values()))}")
         return ", ".join(parts).replace("\n", " ")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

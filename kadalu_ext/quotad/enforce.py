@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kadalu_ext.errors import RecordError
 from kadalu_ext.quotad import plan, scan
@@ -23,12 +23,13 @@ from kadalu_ext.record import QuotaRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a record on one brick."""
+    """What became of a record on one brick. `acted`: something was changed for it; two may be equal all the same."""
 
     state: State
     reason: str = ""
     project_id: ProjectId | None = None
     limit_bytes: int = 0
+    acted: bool = field(default=False, compare=False)
 
 
 Settling = Generator[None, None, Outcome | None]
@@ -118,7 +119,10 @@ class Enforcer:
         if todo.limits is not None:
             table.set_limits(todo.project_id, todo.limits)
         state, reason = plan.judge(table.get_tag(directory), wanted, table)
-        return Outcome(state=state, reason=reason, project_id=todo.project_id, limit_bytes=wanted.bhard_bytes)
+        return Outcome(
+            state=state, reason=reason, project_id=todo.project_id, limit_bytes=wanted.bhard_bytes,
+            acted=todo.retag or todo.limits is not None,
+        )  # fmt: skip
 
     def _release(self, opened: OpenBrick, owner: Owner) -> None:
         project_id = self._claims_on(opened.device).drop(owner)

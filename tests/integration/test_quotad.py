@@ -153,7 +153,7 @@ def test_the_package_brings_a_unit_that_runs_and_survives_a_restart_of_the_host(
         assert host.run(["systemctl", "is-active", "kadalu-quotad"]).stdout.strip() == "active"
         assert host.run(["systemctl", "is-enabled", "kadalu-quotad"]).stdout.strip() == "enabled"
         shown = host.run(["systemctl", "show", "-P", "StatusText", "kadalu-quotad"]).stdout
-        assert "bricks, 0 PVs enforced" in shown
+        assert "3 bricks, 0 PVs enforced" in shown
 
 
 @pytest.mark.parametrize(
