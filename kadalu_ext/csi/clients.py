@@ -112,6 +112,7 @@ class StorageClient:
         try:
             future = self._executor.submit(lambda: work(self._open()))
             yield self._result(future, timeout_s)
+            self._last_failure = ""
         except DeadlineError:
             raise
         except KadaluExtError as error:

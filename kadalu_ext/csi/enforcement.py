@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kadalu_ext.errors import BricksDownError, NotEnforcedError
-from kadalu_ext.gluster.brick import BrickAnswer
-from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.gluster.brick import BrickAnswer, BrickStat
+from kadalu_ext.gluster.geometry import Brick, Geometry
 from kadalu_ext.record import brick_limit_bytes
 from kadalu_ext.units import format_bytes
 
@@ -40,32 +40,42 @@ def not_enforced(
     answers = list(answers)
     if down := bricks_down(answers, geometry, volume=volume):
         return down
-    lacking = {
+    carriers = [answer for answer in answers if answer.up and not answer.brick.arbiter]
+    unseen = [answer for answer in carriers if answer.stat is None]
+    unlimited = {
         answer.brick: reason
-        for answer in answers
-        if answer.up and not answer.brick.arbiter and (reason := _lack(answer, geometry, size_bytes))
+        for answer in carriers
+        if answer.stat and (reason := _lack(answer.brick, answer.stat, geometry, size_bytes))
     }
-    if not lacking:
+    if not unseen and not unlimited:
         return None
-    hosts = ", ".join(dict.fromkeys(brick.host for brick in lacking))
-    return NotEnforcedError(
-        f"the size of {format_bytes(size_bytes)} is not enforced on {len(lacking)} of {len(geometry.data_carriers)} "
-        f"bricks: {_some(list(lacking.values()))}. On {hosts}: `systemctl start kadalu-quotad`; `kadalu-quotad status` "
-        "there tells why"
+    text = (
+        f"the size of {format_bytes(size_bytes)} is not enforced on {len(unseen) + len(unlimited)} of "
+        f"{len(geometry.data_carriers)} bricks"
     )
+    if unlimited:
+        hosts = ", ".join(dict.fromkeys(brick.host for brick in unlimited))
+        text += (
+            f": {_some(list(unlimited.values()))}. On {hosts}: `systemctl start kadalu-quotad`; `kadalu-quotad status` "
+            "there tells why"
+        )
+    if unseen:
+        text += (
+            f"{'. Also' if unlimited else ''}: {describe(unseen)}. A directory that a brick has missed is brought by "
+            f"self-heal; on a brick host, `gluster volume heal {volume} info` tells what waits"
+        )
+    return NotEnforcedError(text)
 
 
-def _lack(answer: BrickAnswer, geometry: Geometry, size_bytes: int) -> str | None:
-    """What is wrong on this brick, naming it; None if all is well."""
-    if answer.stat is None:
-        return describe([answer])
-    expected = brick_limit_bytes(size_bytes, data_bricks=geometry.data_bricks, block_bytes=answer.stat.block_bytes)
-    if answer.stat.total_bytes == expected:
+def _lack(brick: Brick, stat: BrickStat, geometry: Geometry, size_bytes: int) -> str | None:
+    """What is wrong with the limit on this brick, naming it; None if all is well."""
+    expected = brick_limit_bytes(size_bytes, data_bricks=geometry.data_bricks, block_bytes=stat.block_bytes)
+    if stat.total_bytes == expected:
         return None
-    shown, wanted = format_bytes(answer.stat.total_bytes), format_bytes(expected)
-    if abs(answer.stat.total_bytes - expected) < expected // 10:  # they might read the same
-        shown, wanted = str(answer.stat.total_bytes), f"{expected} bytes"
-    return f"brick {answer.brick} shows {shown} instead of {wanted}"
+    shown, wanted = format_bytes(stat.total_bytes), format_bytes(expected)
+    if abs(stat.total_bytes - expected) < expected // 10:  # they might read the same
+        shown, wanted = str(stat.total_bytes), f"{expected} bytes"
+    return f"brick {brick} shows {shown} instead of {wanted}"
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -42,8 +42,12 @@ def test_a_disperse_volume_goes_on_without_its_redundancy_and_no_brick_more() ->
 
 
 def test_a_brick_that_is_up_but_has_no_directory_does_not_enforce() -> None:
-    error = judge(REPLICA, SIZE, SIZE, "it has no directory subvol/aa/bb/pv")
-    assert "brick h2:/b: it has no directory" in str(error)
+    missing = "it has no directory subvol/aa/bb/pv"
+    error = str(judge(REPLICA, SIZE, SIZE, missing))
+    assert "1 of 3 bricks: brick h2:/b: it has no directory" in error and "heal vol info" in error
+    assert "quotad" not in error
+    both = str(judge(REPLICA, SIZE, 2 * SIZE, missing))
+    assert "2 of 3 bricks: brick h1:/b shows 128 MiB" in both and "Also: brick h2:/b: it has no directory" in both
 
 
 def test_figures_that_would_look_the_same_are_told_in_bytes() -> None:
