@@ -63,9 +63,9 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
             _together(kind, call)
     anchor = "its gluster calls, bare"
     return [
-        _figure("CreateVolume, every brick verified", alone[0], anchor, alone[1], "ratio <= 2"),
-        _figure(f"CreateVolume, {TOGETHER} by {CLIENTS} clients, each", together[0], anchor, together[1], "ratio <= 2"),
-        _figure("DeleteVolume", alone[2], anchor, alone[3], "ratio <= 2"),
+        _figure("CreateVolume, every brick verified", alone[0], anchor, alone[1], "ratio <= 1.5"),
+        _figure(f"CreateVolume, {TOGETHER} by {CLIENTS} clients, each", together[0], anchor, together[1], "ratio <= 1.5"),
+        _figure("DeleteVolume", alone[2], anchor, alone[3], "ratio <= 1.5"),
     ]
 
 
