@@ -24,7 +24,7 @@ LABEL org.opencontainers.image.title="kadalu-ext" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends glusterfs-client libgfapi0 python3 \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=build /opt/kadalu-ext /opt/kadalu-ext
 ENV PATH=/opt/kadalu-ext/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
