@@ -289,7 +289,7 @@ class Daemon:
         except (QuotaError, OSError) as error:
             if device is not None:
                 devices[device] = None
-            self._refuse(brick, str(error))
+            self._refuse(brick, str(error) if isinstance(error, QuotaError) else f"{brick.path}: {scan.reason(error)}")
             return
         if not served:
             self._refuse(brick, brick.unsupported)
@@ -357,6 +357,8 @@ class Daemon:
         parts = [_count(len(self._in_use) - len(self._refused), "brick"), f"{_count(enforced, 'PV')} enforced"]
         if others := self._states.total() - enforced:
             parts.append(f"{others} not")
+        if self._jobs:
+            parts.append(f"{len(self._jobs)} being tagged")
         if self._refused:
             parts.append(f"{_count(len(self._refused), 'brick')} refused: {next(iter(self._refused.values()))}")
         return ", ".join(parts).replace("\n", " ")

@@ -66,7 +66,7 @@ class Enforcer:
             except RecordError as error:
                 return Outcome(state=State.INVALID, reason=str(error))
             except OSError as error:
-                return Outcome(state=State.FAILED, reason=error.strerror or str(error))
+                return Outcome(state=State.FAILED, reason=scan.reason(error))
 
     def keep(self, opened: OpenBrick, names: Collection[str]) -> None:
         """Lets PVs keep what they have whose records cannot be obeyed: damaged, or of a volume that is left out."""

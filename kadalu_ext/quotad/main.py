@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import io
 import os
 import resource
 import signal
@@ -96,6 +97,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in any language, the locale need not be
     report = status.look(options.glusterd_dir, Xfs(), daemon_running=_is_running())
     sys.stdout.write(status.to_json(report) + "\n" if options.json else status.render(report))
     return OK if report.all_enforced and report.daemon_running else LOOK

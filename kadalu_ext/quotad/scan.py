@@ -177,6 +177,11 @@ def _directories(parent: int, names: Collection[str] | None = None) -> Iterator[
                 os.close(fd)
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, without Python's `[Errno …]` in front."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def is_used(brick: Brick) -> bool:
     """Whether the brick holds `info/quota`, as far as can be seen."""
     try:

@@ -82,8 +82,10 @@ class _Look:
             try:
                 with scan.open_brick(brick, self._systems, check=True) as opened:
                     pvs = [self._pv(opened, name) for name in scan.record_names(opened.root)]
-            except (QuotaError, OSError) as error:
+            except QuotaError as error:
                 refused = str(error)
+            except OSError as error:
+                refused = f"{brick.path}: {scan.reason(error)}"
         return BrickStatus(volume=brick.volume, path=brick.path, arbiter=brick.arbiter, refused=refused, pvs=tuple(pvs))
 
     def _pv(self, opened: OpenBrick, name: str) -> PvStatus:
@@ -111,7 +113,7 @@ class _Look:
         except RecordError as error:
             return PvStatus(pv=name, state=State.INVALID, reason=str(error), size_bytes=size_bytes)
         except OSError as error:
-            return PvStatus(pv=name, state=State.FAILED, reason=error.strerror or str(error), size_bytes=size_bytes)
+            return PvStatus(pv=name, state=State.FAILED, reason=scan.reason(error), size_bytes=size_bytes)
 
     def _shared(self, opened: OpenBrick, name: str, tag: Tag, inode: int) -> str:
         """Why this PV has not a project and a directory to itself, or ''."""

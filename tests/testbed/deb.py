@@ -16,7 +16,7 @@ _BUILDER = paths.REPOSITORY / "packaging" / "build_deb.py"
 
 def build() -> Path:
     """The package of this work tree, made anew: that takes less time than to tell whether it must be."""
-    return _builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"))  # type: ignore[no-any-return]
+    return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"))  # type: ignore[no-any-return]
 
 
 def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
@@ -37,8 +37,8 @@ def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
     return package.name
 
 
-def _builder() -> ModuleType:
-    """packaging/build_deb.py, which is a program beside the project and no module of it."""
+def builder() -> ModuleType:
+    """The module packaging/build_deb.py, which is a program beside the project and in no package of it."""
     spec = importlib.util.spec_from_file_location("build_deb", _BUILDER)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

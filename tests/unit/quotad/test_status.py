@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.quotad import main, status
+from kadalu_ext.quotad import status
 from kadalu_ext.quotad.daemon import Config, Daemon
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits
 from kadalu_ext.quotad.systemd import Notifier
@@ -106,10 +106,3 @@ def test_json_has_bytes_and_states(host: FakeHost, root: Path) -> None:
 
 def test_a_brick_that_nobody_named_and_that_holds_no_records_is_not_shown(host: FakeHost, root: Path) -> None:
     assert look(host).bricks == ()
-
-
-@pytest.mark.parametrize("seconds", ["0", "nan", "x", "1e9"])
-def test_a_crawl_interval_that_makes_no_sense_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main.main(["run", "--crawl-interval", seconds])
-    assert "--crawl-interval" in capsys.readouterr().err
