@@ -33,4 +33,7 @@ lock: ## renews requirements/*.lock from pyproject.toml
 
 # The environment is made anew when its inputs changed. protoc's output is part of it.
 .venv/ready: requirements/dev.lock pyproject.toml hatch_build.py $(wildcard kadalu_ext/api/*.proto)
+	@command -v python3 >/dev/null \
+	  || { apt-get update && apt-get install -y --no-install-recommends python3-venv; } >/dev/null 2>&1 \
+	  || { echo "python3 is missing, and apt-get cannot install python3-venv: that takes Debian 12, root, a network" >&2; exit 1; }
 	@python3 -m tests.testbed.venv
