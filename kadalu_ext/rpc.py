@@ -76,6 +76,9 @@ class ErrorsToCodes(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         except errors.KadaluExtError as error:
             code, message = code_of(error), str(error)
             self._log.warning("call failed", **fields, code=code.name, reason=message, seconds=_since(started))
+        except NotImplementedError:
+            # what the generated servicers do for a call of the specification that we do not serve
+            code, message = grpc.StatusCode.UNIMPLEMENTED, f"{method}: not served, and not announced"
         except Exception:
             code, message = (
                 grpc.StatusCode.INTERNAL,

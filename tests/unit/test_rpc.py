@@ -73,6 +73,12 @@ def test_a_crash_tells_the_caller_where_to_look_and_nothing_else(tmp_path: Path)
     assert "secret" not in str(caught.value.details())
 
 
+def test_a_call_that_is_not_served_says_so(tmp_path: Path) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(tmp_path, NotImplementedError())
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_an_answer_passes_through(tmp_path: Path) -> None:
     assert call(tmp_path, None) == b"hello"
 
