@@ -286,14 +286,12 @@ def test_a_changed_volfile_reaches_a_client_under_a_running_writer(node: Node, v
     assert "performance/quick-read" not in log.read_text().rpartition("Final graph:")[2]
 
 
-def test_a_silent_host_costs_a_start_a_second_and_is_joined_when_it_answers(node: Node, volumes: BrickHosts) -> None:
+def test_a_silent_host_is_hidden_from_a_start_and_joined_when_it_answers(node: Node, volumes: BrickHosts) -> None:
     node.release(EXT)
     third = volumes.host("brick3")
     third.cut()
     try:
-        started = time.monotonic()
         directory = node.mount(EXT)
-        assert time.monotonic() - started < 5  # ten and more without hiding it
         (directory / "while-cut").write_text("x")
         status = node.status(EXT)
         assert status is not None and list(status.hidden_hosts) == ["brick3"]

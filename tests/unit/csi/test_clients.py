@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,23 +101,20 @@ def test_what_is_not_begun_in_time_is_not_done_later(on: Fixture) -> None:
 
 def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
     on.store.hold.clear()
-    dead = [on.create_elsewhere(f"dead-{n}", timeout_s=1) for n in range(40)]
+    dead = [on.create_elsewhere(f"dead-{n}", timeout_s=60) for n in range(40)]
+    until(lambda: on.store.waiting)
     other = MemoryStore()
     connector = MemoryConnector(other, MemoryBricks(other))
     client = StorageClient(replace(STORAGE), connector=connector, log=Logger("test"))
-    started = time.monotonic()
     client.create(PV, 64 * MIB, timeout_s=10)
-    assert time.monotonic() - started < 1
+    assert not any(future.done() for future in dead)
     client.close()
-    assert all(isinstance(future.exception(), DeadlineError) for future in dead)
 
 
 def test_many_callers_of_a_storage_that_does_not_answer_share_the_time(on: Fixture) -> None:
     on.store.hold.clear()
-    started = time.monotonic()
     waits = [on.create_elsewhere(f"pvc-{n}", timeout_s=4) for n in range(2 * clients.WAITERS)]
-    assert isinstance(waits[-1].exception(), DeadlineError)
-    assert time.monotonic() - started < 3
+    assert re.search(r" within 2\.\d s", str(waits[-1].exception()))
     on.store.hold.set()
     for future in waits:
         future.exception()

@@ -119,6 +119,12 @@ def test_a_claim_larger_than_the_volume_is_out_of_range(driver: Driver) -> None:
         driver.create(size=2048 * MIB)
 
 
+def test_a_claim_of_size_0_is_an_invalid_argument_and_writes_nothing(driver: Driver) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "a volume of 0 bytes cannot be had; ask for 4 KiB or more"):
+        driver.create(size=0)
+    assert record_path(PV) not in driver.store.nodes
+
+
 def test_the_reason_arrives_before_the_callers_deadline(driver: Driver) -> None:
     driver.bricks.idle = {"h2"}
     with refused(grpc.StatusCode.UNAVAILABLE, "brick h2:/bricks/b shows 1 GiB instead of 64 MiB"):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -344,7 +345,12 @@ def test_systemd_hears_that_it_is_ready_as_soon_as_it_is(host: FakeHost, tmp_pat
 
 def test_stop_ends_it_while_it_waits(host: FakeHost) -> None:
     run = Run(host, 3600)
+    thread = threading.Thread(target=run.daemon.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not run.daemon.ready:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     run.daemon.stop()
-    began = time.monotonic()
-    run.daemon.run()
-    assert time.monotonic() - began < 5
+    thread.join(60)  # of an hour until the next crawl
+    assert not thread.is_alive()
