@@ -67,7 +67,12 @@ def lay_out(stage: Path) -> None:
     (stage / "doc").mkdir()
     shutil.copy(PACKAGING / "copyright", stage / "doc")
     shutil.copy(REPOSITORY / "docs" / "brick-hosts.md", stage / "doc")
-    distribution = importlib.metadata.distribution("inotify_simple")
+    try:
+        distribution = importlib.metadata.distribution("inotify_simple")
+    except importlib.metadata.PackageNotFoundError:
+        raise RuntimeError(
+            f"{sys.executable} has no inotify_simple: use the project's environment (make check)"
+        ) from None
     for file in distribution.files or []:
         if file.name == "inotify_simple.py":
             shutil.copy(str(distribution.locate_file(file)), stage / "lib")
