@@ -118,7 +118,9 @@ class Story:
         shown = []
         for name in self.names:
             line = next(line for line in self.on(name, "kadalu-quotad", "status").splitlines() if self.pv in line)
-            assert "enforced" in line, line
+            # PV, project, what is used, its limit, state: no reason after it
+            row = rf"{self.pv} +\d+ +[\d.]+ \w+ +{SIZE_MIB} MiB +enforced"
+            assert re.fullmatch(row, line.strip()), line
             shown.append(f"{name}: {' '.join(line.split())}")
         return "\n".join(shown)
 

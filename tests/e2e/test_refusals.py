@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,16 +38,19 @@ def storage(name: str, **details: Any) -> dict[str, Any]:
     }
 
 
+BRICK1 = {"gluster_node": "brick1", "gluster_volname": "exported"}
+
+
 @pytest.mark.parametrize(
     ("details", "condition", "words"),
     [
-        ({"gluster_node": "brick1", "gluster_volname": "exported", "flavour": "x"}, "Accepted", ["flavour", "allowed"]),
+        (BRICK1 | {"flavour": "x"}, "Accepted", ["flavour", "allowed"]),
         ({"gluster_volname": "exported"}, "Accepted", ["gluster_node"]),
-        ({"gluster_node": "brick1", "gluster_volname": "no-such"}, "Supported", ["no-such", "brick1"]),
-        ({"gluster_node": "brick1", "gluster_volname": "halted"}, "Supported", ["gluster volume start halted"]),
-        ({"gluster_node": "brick1", "gluster_volname": "spread"}, "Supported", ["spread", "distribute"]),
-        ({"gluster_node": SILENT, "gluster_volname": "exported"}, "Reachable", [SILENT, "24007"]),
-        ({"gluster_node": "brick1", "gluster_volname": "exported", "Gluster_options": "x=1"}, "Accepted", ["x"]),
+        (BRICK1 | {"gluster_volname": "no-such"}, "Supported", ["no-such", "brick1"]),
+        (BRICK1 | {"gluster_volname": "halted"}, "Supported", ["gluster volume start halted"]),
+        (BRICK1 | {"gluster_volname": "spread"}, "Supported", ["spread", "distribute"]),
+        (BRICK1 | {"gluster_node": SILENT}, "Reachable", [SILENT, "24007"]),
+        (BRICK1 | {"Gluster_options": "volfile=1"}, "Accepted", ["Gluster_options", "'volfile'", "allowed"]),
     ],
     ids=["unknown field", "no host", "no such volume", "stopped", "distributed", "silent host", "unknown option"],
 )
@@ -71,7 +76,27 @@ def test_a_claim_that_the_volume_cannot_hold_is_refused_with_the_figures(install
     installed.apply(claim_manifest("huge", "1Ti", STORAGE_CLASS))
     try:
         event = installed.wait("an event", lambda: installed.failure_event("huge", "1 TiB"))
-        assert "GiB" in event, event
+        assert re.search(r"1 TiB is more than the whole volume exported has: \d+(\.\d+)? [MG]iB", event), event
         assert installed.get("pvc", "huge")["status"]["phase"] == "Pending"
     finally:
         installed.kube.kubectl("delete", "pvc", "huge")
+
+
+def test_claims_that_the_volume_cannot_hold_together_are_refused_with_what_is_left(installed: Story) -> None:
+    whole = int(installed.on("brick1", "df", "-m", "--output=size", "/bricks").split()[-1])
+    installed.apply(claim_manifest("first", whole - 100))
+    try:
+        installed.wait_bound("first")
+        installed.apply(claim_manifest("too-much", 200))
+        event = installed.wait("an event", lambda: installed.failure_event("too-much", "200 MiB"))
+        assert re.search(r"promised to 1 PVs; at most \d+(\.\d+)? MiB can be had", event), event
+    finally:
+        installed.kube.kubectl("delete", "pvc", "first", "too-much", "--ignore-not-found")
+
+
+def test_a_claim_of_size_0_is_refused_by_the_api_server_already(installed: Story) -> None:
+    claim = json.dumps(claim_manifest("nothing", 0))
+    command = installed.kube.kubectl_argv("create", "-f", "-")
+    refused = installed.kube.sandbox.run(command, input=claim, check=False)
+    assert refused.returncode != 0
+    assert "must be greater than zero" in refused.stderr, refused.stderr
