@@ -113,7 +113,7 @@ def _bare_create(volume: Volume, name: PvName) -> None:
 
 
 def _bare_delete(volume: Volume, name: PvName) -> None:
-    volume.rename(pv_path(name), trash_path(name, "bare"))
+    volume.rename(pv_path(name), trash_path(name, "ba5e" * 4))
     volume.rmdir(record_path(name))
 
 

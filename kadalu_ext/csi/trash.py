@@ -9,7 +9,7 @@ from typing import Final
 
 from kadalu_ext.csi.ports import VolumeStore
 from kadalu_ext.errors import DeadlineError, KadaluExtError, VolumeIOError
-from kadalu_ext.layout import TRASH_DIR
+from kadalu_ext.layout import TRASH_DIR, is_trash_name
 from kadalu_ext.log import Logger
 
 RETRY_S: Final = 60.0
@@ -20,8 +20,9 @@ _TURN_S: Final = 10.0
 
 
 def empty(store: VolumeStore, *, turn_s: float = _TURN_S) -> dict[str, KadaluExtError]:
-    """One turn at everything in the trash. What is left, and why, by its name there; it does not stop the rest.
+    """One turn at everything of ours in the trash. What is left, and why, by its name there; it does not stop the rest.
 
+    A volume may have had a directory `trash` of its own before it was given to us: what we did not name stays.
     Raises: VolumeIOError or UnavailableError if the trash cannot be listed.
     """
     try:
@@ -31,7 +32,7 @@ def empty(store: VolumeStore, *, turn_s: float = _TURN_S) -> dict[str, KadaluExt
             return {}
         raise
     left: dict[str, KadaluExtError] = {}
-    for name in names:
+    for name in filter(is_trash_name, names):
         try:
             store.remove_tree(f"{TRASH_DIR}/{name}", deadline=time.monotonic() + turn_s)
         except KadaluExtError as error:

@@ -36,4 +36,10 @@ def test_records_and_trash_stand_outside_of_what_pods_see() -> None:
     pv = check_pv_name("pvc-1")
     assert layout.record_path(pv) == "info/quota/pvc-1"
     assert layout.staged_record_path(pv) == "info/quota/.pvc-1.new"
-    assert layout.trash_path(pv, "17") == "trash/pvc-1.17"
+    assert layout.trash_path(pv, "0123456789abcdef") == "trash/pvc-1.0123456789abcdef"
+
+
+@given(NAMES, st.binary(min_size=8, max_size=8))
+def test_what_we_put_into_the_trash_is_known_for_ours(name: str, suffix: bytes) -> None:
+    path = layout.trash_path(check_pv_name(name), suffix.hex())
+    assert layout.is_trash_name(path.removeprefix("trash/"))

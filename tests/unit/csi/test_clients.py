@@ -171,10 +171,10 @@ def test_a_brick_that_was_replaced_must_enforce_too(on: Fixture, monkeypatch: py
 
 def test_what_an_earlier_process_left_in_the_trash_is_removed(on: Fixture) -> None:
     on.store.mkdir("trash", 0o700)
-    on.store.mkdir("trash/pvc-0.1", 0o777)
-    on.store.write("trash/pvc-0.1/data")
+    on.store.mkdir(left := "trash/pvc-0.0123456789abcdef", 0o777)
+    on.store.write(f"{left}/data")
     on.client.warm_up()
-    until(lambda: "trash/pvc-0.1" not in on.store.nodes)
+    until(lambda: left not in on.store.nodes)
     on.create()
     on.client.delete(PV, timeout_s=10)
     until(lambda: not any(path.startswith("trash/") for path in on.store.nodes))

@@ -13,18 +13,20 @@ from kadalu_ext.errors import DeadlineError, KadaluExtError, VolumeIOError
 from kadalu_ext.log import Logger
 from tests.unit.csi.memory import MemoryStore
 
+A, B, C = (f"pvc-1.{n:016x}" for n in range(3))
+
 
 class Stubborn(MemoryStore):
-    """Its tree `trash/a` fails as it is told to, one error after the other."""
+    """Its tree A fails as it is told to, one error after the other."""
 
     def __init__(self, *errors: KadaluExtError) -> None:
         super().__init__()
         self.errors = list(errors)
-        for path in ("trash", "trash/a", "trash/b"):
+        for path in ("trash", f"trash/{A}", f"trash/{B}"):
             self.mkdir(path, 0o700)
 
     def remove_tree(self, path: str, *, deadline: float | None = None) -> None:
-        if path == "trash/a" and self.errors:
+        if path == f"trash/{A}" and self.errors:
             raise self.errors.pop(0)
         super().remove_tree(path, deadline=deadline)
 
@@ -42,8 +44,17 @@ def test_without_a_trash_there_is_nothing_to_do() -> None:
 
 def test_what_cannot_be_removed_does_not_stop_the_rest() -> None:
     store = Stubborn(VolumeIOError(EIO, "input/output error"))
-    assert list(empty(store)) == ["a"]
-    assert store.listdir("trash") == ["a"]
+    assert list(empty(store)) == [A]
+    assert store.listdir("trash") == [A]
+
+
+def test_what_somebody_else_keeps_in_a_directory_of_that_name_stays() -> None:
+    store = Stubborn()
+    others = ["holiday.jpg", "pvc-1", "pvc-1.17", ".hidden"]
+    for name in others:
+        store.mkdir(f"trash/{name}", 0o700)
+    assert empty(store) == {}
+    assert store.listdir("trash") == others
 
 
 def collect(store: MemoryStore, *, retry_s: float) -> TrashCollector:
@@ -72,7 +83,7 @@ def test_the_collector_removes_what_comes_later_when_it_is_woken() -> None:
     store = Stubborn()
     collector = collect(store, retry_s=60)
     until_empty(store, within_s=10)
-    store.mkdir("trash/c", 0o700)
+    store.mkdir(f"trash/{C}", 0o700)
     collector.wake()
     until_empty(store, within_s=10)
     collector.stop()
