@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from . import gobuild, paths
+from . import gobuild, paths, suite
 from .brickhosts import BrickHost, BrickHosts
+from .sandbox import INSIDE
 
 _BUILDER = paths.REPOSITORY / "packaging" / "build_deb.py"
 
 
 def build() -> Path:
-    """The package of this work tree, made anew: that takes less time than to tell whether it must be."""
+    """The package of this work tree, made anew: that takes less time than to tell whether it must be.
+
+    What makes it, nfpm, comes from the network: inside the sandbox, which has none, this waits for the build outside.
+    """
+    if inside := os.environ.get(INSIDE):
+        suite.wait_built(inside, "project")
     return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"))  # type: ignore[no-any-return]
 
 
