@@ -259,38 +259,41 @@ class Daemon:
             del self._refused[path]
         for owner in [owner for owner in self._outcomes if owner.brick not in self._bricks]:
             self._forget(owner)
-        # by device: a brick on it, or None if something on it could not be learnt
-        devices: dict[int, Brick | None] = {}
+        # by device: a brick on it, or None if something on it could not be learnt; device None: not known which one
+        devices: dict[int | None, Brick | None] = {}
         for brick in inventory.bricks:
             yield from self._crawl_brick(brick, devices)
-        if inventory.complete:
+        if inventory.complete and None not in devices:
             for brick in filter(None, devices.values()):
                 self._clear_orphans(brick)
                 yield
 
-    def _crawl_brick(self, brick: Brick, devices: dict[int, Brick | None]) -> Iterator[None]:
+    def _crawl_brick(self, brick: Brick, devices: dict[int | None, Brick | None]) -> Iterator[None]:
         served = brick.path in self._bricks and not brick.unsupported
-        device = None
+        device: int | None = None
         # a brick that nobody named is nobody's as long as it holds no records: no reason to count it or to complain
         if brick.choice is Choice.NAMED or (brick.choice is Choice.IF_USED and scan.is_used(brick)):
             self._in_use.add(brick.path)
         else:
             self._in_use.discard(brick.path)
         try:
-            with scan.open_brick(brick, self._systems, check=True) as opened:
+            with scan.open_brick(brick, self._systems, check=False) as opened:
                 device = opened.device
                 devices.setdefault(device, brick)
+                self._systems.check(opened.root, brick.path)
                 if served:
                     self._watch(brick, opened.root)
                 names = scan.record_names(opened.root)
-                known = self._enforcer.known(opened)
+                lost = not names and scan.has_lost_records(opened.root)
+                known = [] if lost else self._enforcer.known(opened)
                 if not served:
                     self._enforcer.keep(opened, names)
         except (QuotaError, OSError) as error:
-            if device is not None:
-                devices[device] = None
+            devices[device] = None
             self._refuse(brick, str(error) if isinstance(error, QuotaError) else f"{brick.path}: {scan.reason(error)}")
             return
+        if lost:
+            devices[device] = None
         if not served:
             self._refuse(brick, brick.unsupported)
             return

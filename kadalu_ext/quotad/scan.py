@@ -115,6 +115,19 @@ def record_names(root: int) -> list[str]:
         return []
 
 
+def has_lost_records(root: int) -> bool:
+    """Whether there are PVs, but no `info/quota`: that its records are gone says nothing of them then."""
+    return _is_there(root, SUBVOL_DIR) and not _is_there(root, RECORDS_DIR)
+
+
+def _is_there(root: int, path: str) -> bool:
+    try:
+        with open_beneath(root, path):
+            return True
+    except FileNotFoundError:
+        return False
+
+
 def read_record(root: int, name: str) -> QuotaRecord | None:
     """The record `name`; None if there is none.
 

@@ -152,6 +152,35 @@ def test_a_record_that_went_while_nobody_looked_takes_its_limit_along_at_the_nex
         run.until(lambda: run.limited() == {kept, 7})
 
 
+@pytest.mark.parametrize("hidden", ["w", "w/.glusterfs", "w/info"])
+def test_what_cannot_be_seen_at_a_start_keeps_its_limits(host: FakeHost, root: Path, hidden: str) -> None:
+    other = host.add_volume("w")
+    host.name_volumes("v\nw\n")
+    for brick in (root, other):
+        make_pv(brick, "pvc-1")
+        put_record(brick, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: len(run.limited()) == 2)
+    host.xfs.projects.log.clear()
+    (host.bricks / hidden).rename(host.bricks / "aside")  # as if it were not mounted, or lost by a repair
+    with running(host, crawl_interval_s=0.01) as run:
+        run.until(lambda: run.is_(State.ENFORCED, root, "pvc-1"))
+        run.daemon.run_cycle(patience_s=0.02)
+        run.until(lambda: run.daemon._crawl is None)
+    assert not any(line.startswith("limit") for line in host.xfs.projects.log)
+
+
+def test_records_that_are_lost_altogether_while_it_runs_lift_no_limit(host: FakeHost, root: Path) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    with running(host, crawl_interval_s=0.01) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        (root / "info").rename(root / "info.old")
+        for _ in range(20):
+            run.daemon.run_cycle(patience_s=0.01)
+        assert run.enforces(root, "pvc-1", 64 * MIB)
+
+
 def test_a_directory_that_comes_after_its_record_is_waited_for(host: FakeHost, root: Path) -> None:
     put_record(root, "pvc-1")
     with running(host) as run:
