@@ -20,7 +20,8 @@ from kadalu_ext.quotad.bricks import VOLUMES_FILE
 from kadalu_ext.record import RECORDS_DIR
 
 _NAMES_CHANGE: Final = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR
-_RECORDS_CHANGE: Final = _NAMES_CHANGE | flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF
+_GONE: Final = flags.DELETE_SELF | flags.MOVE_SELF
+_RECORDS_CHANGE: Final = _NAMES_CHANGE | flags.ATTRIB | _GONE
 
 
 class What(Enum):
@@ -120,7 +121,9 @@ class Watcher:
 def _meaning(watch: _Watch, mask: int, name: str) -> Iterable[Event]:
     if watch.what is What.RECORD:
         if not name:
-            yield Event(what=What.BRICK, path=watch.path)
+            # gluster writes to the attributes of a directory with whatever is made in it: no reason for a crawl
+            if mask & _GONE:
+                yield Event(what=What.BRICK, path=watch.path)
         elif not name.startswith("."):
             yield Event(what=What.RECORD, path=watch.path, name=name)
     elif watch.names is None or name in watch.names:
