@@ -6,6 +6,7 @@ tests/unit needs none of it. Everything else runs under `make test` (`python -m 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ from tests.testbed.kube import Kube
 from tests.testbed.sandbox import INSIDE, Sandbox
 
 ORDER = ("unit", "contract", "integration", "e2e")
+
+
+def pytest_configure() -> None:
+    """What the tests start gets signals as they are by default, also under nohup and CI systems, which ignore some.
+
+    A handler of ours, unlike SIG_IGN, does not go to children; pytest itself goes on passing over the signal.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
