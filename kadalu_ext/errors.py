@@ -58,8 +58,16 @@ class HostUnreachableError(UnavailableError):
     """A host did not answer: refused, silent, or closed the connection. The message names host, port and why."""
 
 
+class HostRefusedError(HostUnreachableError):
+    """A host is there, but what should listen on the port is not: it refuses or closes the connection."""
+
+
 class HostSilentError(HostUnreachableError):
     """A host neither answers nor refuses within the time that it was given: powered off, cut off, or hung."""
+
+
+class HostHungError(HostSilentError):
+    """Of the silent ones: a connection was had, or not even tried for, so it need not be the host that is gone."""
 
 
 class VolumeStoppedError(UnavailableError):

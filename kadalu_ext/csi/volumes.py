@@ -134,9 +134,9 @@ class Volumes:
                 raise
 
     def silent_bricks(self) -> str | None:
-        """The bricks that are down, each with the reason; None if all are up. Bounded by the probe's timeout."""
+        """The bricks that do not answer, each with the reason; None if all do. Bounded by the probe's timeout."""
         answers, _ = self._ask("")
-        return enforcement.describe(answer for answer in answers if not answer.up) or None
+        return enforcement.describe(answer for answer in answers if answer.stat is None) or None
 
     def _ask(self, path: str) -> tuple[Sequence[BrickAnswer], Geometry]:
         while True:

@@ -12,14 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from errno import EACCES, EAGAIN, ENOENT
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from kadalu_ext.errors import HostSilentError, HostUnreachableError, WireError
+from kadalu_ext.errors import HostHungError, HostRefusedError, HostSilentError, HostUnreachableError, WireError
 from kadalu_ext.gluster import messages, oncrpc
 from kadalu_ext.gluster.client import GLUSTERD_PORT
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.geometry import Brick, Geometry
 from kadalu_ext.gluster.messages import Refused, StatFs
+
+GIVEN_UP_S: Final = 10.0
+"""For so long our gluster clients wait for a brick that has fallen silent (their ping-timeout) before they do without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,9 @@ class BrickStat:
 class BrickAnswer:
     """What one brick answered.
 
-    up: it runs and takes connections. Not up: refused, not running, or silent.
+    up: clients may be writing to it. False only where it is known that they do without it: its host is silent or not to
+        be reached, its glusterd says that it does not run, its port refuses, or it took a connection and has been
+        silent for as long as clients wait. A brick that is merely slow, or of which nobody knows, is up.
     stat: None unless it is up and knows the directory.
     error: why there is no stat, for people, naming the brick.
     """
@@ -53,7 +58,7 @@ class BrickProbe:
     """Asks every brick of one volume. Thread-safe; connections and logins are kept from call to call.
 
     timeout_s bounds what one brick is waited for, and with it each thread. A brick that was silent is taken for silent
-    for as long again, so that who asks all the time does not always wait for it.
+    for as long again, so that who asks all the time does not always wait for it. given_up_s: see GIVEN_UP_S.
     """
 
     def __init__(
@@ -63,10 +68,13 @@ class BrickProbe:
         geometry: Geometry,
         timeout_s: float = 1.0,
         *,
+        given_up_s: float = GIVEN_UP_S,
         glusterd_port: int = GLUSTERD_PORT,
     ) -> None:
         self._timeout_s = timeout_s
-        self._channels = [_Channel(volume, volume_id, brick, timeout_s, glusterd_port) for brick in geometry.bricks]
+        self._channels = [
+            _Channel(volume, volume_id, brick, timeout_s, given_up_s, glusterd_port) for brick in geometry.bricks
+        ]
 
     def stat_directory(self, path: str) -> list[BrickAnswer]:
         """The answers of all bricks, in their order, for the directory at `path`, relative to the volume's root.
@@ -100,24 +108,29 @@ class _NotUpError(Exception):
 
 
 class _RefusedError(Exception):
-    """The brick is up and said no."""
+    """The brick is up and said no, or nobody can tell whether it is up."""
 
 
 class _Channel:
     """The connection to one brick, and its one thread: one conversation at a time."""
 
-    def __init__(self, volume: str, volume_id: str, brick: Brick, timeout_s: float, glusterd_port: int) -> None:
+    def __init__(
+        self, volume: str, volume_id: str, brick: Brick, timeout_s: float, given_up_s: float, glusterd_port: int
+    ) -> None:
         self._volume = volume
         self._volume_id = volume_id
         self._brick = brick
         self._timeout_s = timeout_s
+        self._given_up_s = given_up_s
         self._glusterd_port = glusterd_port
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"brick-{brick.name}")
         self._closed = False
         self._connection: Connection | None = None
         self._port: int | None = None
-        self._silence = ""
+        self._silence: BrickAnswer | None = None
         self._silent_until = 0.0
+        self._hung_since: float | None = None
+        self._hung_last = 0.0
 
     def submit(self, path: str) -> Future[BrickAnswer]:
         return self._executor.submit(self._stat_directory, path)
@@ -141,18 +154,28 @@ class _Channel:
 
     def _stat_directory(self, path: str) -> BrickAnswer:
         started = time.monotonic()
-        if started < self._silent_until:
-            return self._answer(error=self._silence, up=False)
+        if self._silence is not None and started < self._silent_until:
+            return self._silence
         try:
             stat = self._stat(path, started + self._timeout_s)
         except HostSilentError as error:
-            self._silence, self._silent_until = str(error), time.monotonic() + self._timeout_s
-            return self._answer(error=str(error), up=False)
+            self._silence = self._answer(error=str(error), up=isinstance(error, HostHungError) and not self._given_up())
+            self._silent_until = time.monotonic() + self._timeout_s
+            return self._silence
         except (HostUnreachableError, _NotUpError) as error:
             return self._answer(error=str(error), up=False)
         except (WireError, _RefusedError) as error:
             return self._answer(error=str(error), up=True)
+        self._hung_since = None
         return BrickAnswer(brick=self._brick, stat=stat, error=None, up=True)
+
+    def _given_up(self) -> bool:
+        """Whether clients do without the brick, which has taken a connection and does not answer."""
+        now = time.monotonic()
+        if self._hung_since is None or now - self._hung_last > self._given_up_s:  # of long ago says nothing of now
+            self._hung_since = now
+        self._hung_last = now
+        return now - self._hung_since >= self._given_up_s
 
     def _stat(self, path: str, deadline: float) -> BrickStat:
         if self._connection is not None and self._connection.connected:
@@ -189,13 +212,18 @@ class _Channel:
 
     def _ask_port(self, deadline: float) -> int | None:
         request = messages.port_by_brick_request(self._brick.path)
+        now = time.monotonic()
         with Connection(self._brick.host, self._glusterd_port, server="glusterd") as glusterd:
             try:
-                return messages.read_port_by_brick_reply(glusterd.call(messages.PORTBYBRICK, request, deadline))
-            except HostUnreachableError:
-                if self._port is None:
-                    raise
-                return self._port  # bricks outlive their glusterd
+                # Half of the time, as bricks outlive their glusterd: one that hangs must not use up all of it.
+                reply = glusterd.call(messages.PORTBYBRICK, request, now + (deadline - now) / 2)
+            except HostUnreachableError as error:
+                if self._port is not None:
+                    return self._port
+                if isinstance(error, HostHungError | HostRefusedError):
+                    raise _RefusedError(f"{error}; only glusterd knows whether the brick runs, and where") from error
+                raise
+        return messages.read_port_by_brick_reply(reply)
 
     def _ask(self, connection: Connection, path: str, deadline: float) -> BrickStat:
         gfid = messages.ROOT_GFID

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kadalu_ext.errors import HostSilentError, HostUnreachableError, WireError
+from kadalu_ext.errors import HostHungError, HostRefusedError, HostSilentError, HostUnreachableError, WireError
 from kadalu_ext.gluster import oncrpc
 from kadalu_ext.gluster.oncrpc import Accepted, Call, Credential, Procedure, Rejected
 
@@ -44,22 +44,24 @@ class Connection:
     def call(self, procedure: Procedure, args: bytes, deadline: float) -> bytes:
         """The procedure's result.
 
-        Raises: HostSilentError at the deadline; HostUnreachableError if the host refuses the connection or closes it;
-        WireError if what answers denies the call or does not speak gluster. All name host and port.
+        Raises: HostSilentError at the deadline if the host did not take the connection, HostHungError if it did;
+        HostRefusedError if it refuses or closes it; HostUnreachableError if there is no way to it; WireError if what
+        answers denies the call or does not speak gluster. All name host and port.
         """
         try:
             return self._call(procedure, args, deadline)
         except TimeoutError as error:
             self.close()
-            raise HostSilentError(
-                f"{self} does not answer; is the host up, does {self._server} hang, is a firewall in between?"
-            ) from error
+            raise HostHungError(self._silence()) from error
         except WireError as error:
             self.close()
             raise WireError(f"{self}: {error}") from error
         except ConnectionRefusedError as error:
             self.close()
-            raise HostUnreachableError(f"{self} refused the connection: {self._server} does not run there") from error
+            raise HostRefusedError(f"{self} refused the connection: {self._server} does not run there") from error
+        except ConnectionError as error:
+            self.close()
+            raise HostRefusedError(f"{self}: {error.strerror or error}") from error
         except OSError as error:
             self.close()
             raise HostUnreachableError(f"{self}: {error.strerror or error}") from error
@@ -90,26 +92,33 @@ class Connection:
             sock.settimeout(_left(deadline))
             data = sock.recv(_CHUNK_BYTES)
             if not data:
-                raise HostUnreachableError(f"{self} closed the connection; does {self._server} want TLS?")
+                raise HostRefusedError(f"{self} closed the connection; does {self._server} want TLS?")
             self._deframer.feed(data)
         return record
 
     def _connect(self, deadline: float) -> socket.socket:
         addresses = _resolve(self._host, self._port, deadline)
         for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # What time is left is shared by the addresses that are: one that is silent must not use up all of it.
+            timeout_s = _left(deadline) / left
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                # What time is left is shared by the addresses that are: one that is silent must not use up all of it.
-                sock.settimeout(_left(deadline) / left)
+                sock.settimeout(timeout_s)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
+            except OSError as error:
                 sock.close()
-                if left == 1:
-                    raise
+                if left > 1:
+                    continue
+                if isinstance(error, TimeoutError):
+                    raise HostSilentError(self._silence()) from error
+                raise
             else:
                 return sock
         raise HostUnreachableError(f"{self}: the host's name has no address")
+
+    def _silence(self) -> str:
+        return f"{self} does not answer; is the host up, does {self._server} hang, is a firewall in between?"
 
     def close(self) -> None:
         """Idempotent."""

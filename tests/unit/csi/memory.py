@@ -152,6 +152,8 @@ class MemoryBricks:
         self.geometry = geometry or replica()
         self.down: set[str] = set()
         """Hosts that are switched off."""
+        self.hung: set[str] = set()
+        """Hosts whose bricks take connections and answer nothing."""
         self.idle: set[str] = set()
         """Hosts without quotad."""
         self.asked = 0
@@ -163,6 +165,8 @@ class MemoryBricks:
     def _answer(self, brick: Brick, path: str) -> BrickAnswer:
         if brick.host in self.down:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: refused", up=False)
+        if brick.host in self.hung:
+            return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: does not answer", up=True)
         if path not in self.store.nodes:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: it has no directory {path}", up=True)
         limit = None if brick.host in self.idle else self._limit(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from kadalu_ext.gluster import messages, xdr
 from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.gluster.oncrpc import Call
-from tests.unit.gluster.fake_gluster import FakeHost, fake_host, hang_up, port_reply, silent
+from tests.unit.gluster.fake_gluster import Answer, FakeHost, fake_host, hang_up, port_reply, silent
 from tests.unit.gluster.golden import wire
 
 PATIENT_S = 10.0
@@ -29,10 +30,17 @@ def hosts() -> Iterator[list[FakeHost]]:
         yield [first, *others]
 
 
-def probe_of(hosts: list[FakeHost], timeout_s: float) -> BrickProbe:
+def probe_of(hosts: list[FakeHost], timeout_s: float, given_up_s: float = 0.0) -> BrickProbe:
     bricks = tuple(Brick(name=f"rep-client-{n}", host=host.host, path=f"/b/{n}") for n, host in enumerate(hosts))
     shape = Geometry(kind=VolumeKind.REPLICATE, bricks=bricks)
-    return BrickProbe("rep", "00000000-0000-4000-8000-000000000001", shape, timeout_s, glusterd_port=hosts[0].port)
+    return BrickProbe(
+        "rep",
+        "00000000-0000-4000-8000-000000000001",
+        shape,
+        timeout_s,
+        given_up_s=given_up_s,
+        glusterd_port=hosts[0].port,
+    )
 
 
 @pytest.fixture
@@ -102,6 +110,48 @@ def test_a_silent_brick_is_down_and_costs_its_timeout_once(impatient: BrickProbe
     assert not impatient.stat_directory("a")[1].up
     assert hosts[1].calls.count(messages.STATFS) == asked
     assert time.monotonic() - started < PATIENT_S
+
+
+def test_a_brick_that_hangs_is_up_until_clients_give_it_up(hosts: list[FakeHost]) -> None:
+    hosts[1].answers[messages.STATFS] = silent
+    with probe_of(hosts, IMPATIENT_S, given_up_s=4 * IMPATIENT_S) as probe:
+        started = time.monotonic()
+        answer = probe.stat_directory("a")[1]
+        assert (answer.up, answer.stat) == (True, None)
+        assert "does not answer" in str(answer.error)
+        while probe.stat_directory("a")[1].up:
+            assert time.monotonic() - started < PATIENT_S
+        assert time.monotonic() - started > 4 * IMPATIENT_S
+
+
+def test_a_host_that_takes_no_connection_is_down_at_once(hosts: list[FakeHost]) -> None:
+    with ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.4", hosts[0].port), backlog=0))
+        for _ in range(2):  # its queue is full: whoever comes now is not answered
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        brick = Brick(name="rep-client-0", host="127.0.0.4", path="/b/0")
+        shape = Geometry(kind=VolumeKind.BRICK, bricks=(brick,))
+        with BrickProbe("rep", "id", shape, IMPATIENT_S, glusterd_port=hosts[0].port) as probe:
+            assert ups(probe.stat_directory("a")) == [False]
+
+
+@pytest.mark.parametrize("trouble", [hang_up, silent])
+def test_nobody_knows_of_a_brick_whose_glusterd_is_in_trouble(
+    impatient: BrickProbe, hosts: list[FakeHost], trouble: Answer
+) -> None:
+    hosts[1].answers[messages.PORTBYBRICK] = trouble
+    answer = impatient.stat_directory("a")[1]
+    assert (answer.up, answer.stat) == (True, None)
+    assert "only glusterd knows whether the brick runs" in str(answer.error)
+
+
+def test_a_glusterd_that_hangs_leaves_time_for_the_brick(impatient: BrickProbe, hosts: list[FakeHost]) -> None:
+    impatient.stat_directory("a")
+    hosts[0].answers[messages.PORTBYBRICK] = silent
+    hosts[0].drop_connections()
+    assert all(answer.stat for answer in impatient.stat_directory("a"))
 
 
 def test_a_brick_that_was_silent_is_asked_again_later(impatient: BrickProbe, hosts: list[FakeHost]) -> None:
