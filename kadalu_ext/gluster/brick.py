@@ -22,7 +22,7 @@ from kadalu_ext.gluster.geometry import Brick, Geometry
 from kadalu_ext.gluster.messages import Refused, StatFs
 
 GIVEN_UP_S: Final = 10.0
-"""For so long our gluster clients wait for a brick that has fallen silent (their ping-timeout) before they do without."""
+"""For so long our gluster clients wait for a brick that falls silent, their ping-timeout, before they do without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
