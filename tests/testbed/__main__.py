@@ -23,7 +23,7 @@ _HALF = "half"
 
 def main() -> int:
     """Run one command; its exit status."""
-    options = _parser().parse_args()
+    options = _parser().parse_args(guarded(sys.argv[1:]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command: Callable[[argparse.Namespace], int] = options.call
     try:
@@ -36,6 +36,14 @@ def main() -> int:
         return 130
 
 
+def guarded(argv: list[str]) -> list[str]:
+    """The arguments with a `--` after `kubectl` or `test`: argparse would take an option right after it for its own."""
+    at = 2 if argv[:1] == ["--name"] else 1 if argv and argv[0].startswith("--name=") else 0
+    if argv[at : at + 1] not in (["kubectl"], ["test"]) or argv[at + 1 : at + 2] == ["--"]:
+        return argv
+    return [*argv[: at + 1], "--", *argv[at + 1 :]]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m tests.testbed", description=__doc__)
     parser.add_argument("--name", default="hands", help="which instance (default: %(default)s)")
@@ -44,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start the instance, or what it lacks, and leave it running")
     up.add_argument("--only", choices=["bricks", "kube"], help="only this half")
     up.set_defaults(call=_up)
+
+    install = commands.add_parser("install", help="put the project into it, as a user does, up to a KadaluStorage")
+    install.set_defaults(call=_install)
 
     down = commands.add_parser("down", help="stop the instance and remove all it had; caches stay")
     down.set_defaults(call=_down)
@@ -71,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     test = commands.add_parser("test", help="pytest, in a sandbox that ends with it: test [ARGUMENTS of pytest]")
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="ARGS")
-    test.set_defaults(call=lambda options: suite.run_inside("test", [sys.executable, "-m", "pytest", *options.argv]))
+    test.set_defaults(call=_test)
 
     for name, what in (("demo", "the whole way once, step by step"), ("bench", "a table of ratios")):
         shown = commands.add_parser(name, help=what)
@@ -101,6 +112,16 @@ def _up(options: argparse.Namespace) -> int:
             raise
         bed.save_state({_HALF: False})
     progress.say(f"{options.name} is up: python3 -m tests.testbed --name {options.name} status")
+    return 0
+
+
+def _install(options: argparse.Namespace) -> int:
+    from tests.e2e.story import SET_UP, Story
+
+    bed = Sandbox.attach(options.name)
+    story = Story(BrickHosts(bed), Kube(bed))
+    for step in SET_UP:
+        progress.say(story.perform(step))
     return 0
 
 
@@ -161,7 +182,11 @@ def _exec(options: argparse.Namespace) -> int:
 
 def _kubectl(options: argparse.Namespace) -> int:
     bed = Sandbox.attach(options.name)
-    return _become([*bed.enter_argv(cwd=os.getcwd()), *Kube(bed).kubectl_argv(*options.argv)])
+    return _become([*bed.enter_argv(cwd=os.getcwd()), *Kube(bed).kubectl_argv(*options.argv[1:])])
+
+
+def _test(options: argparse.Namespace) -> int:
+    return suite.run_inside("test", [sys.executable, "-m", "pytest", *options.argv[1:]])
 
 
 def _run(options: argparse.Namespace) -> int:

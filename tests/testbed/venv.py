@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from . import host, paths, progress
-from .errors import BedError
+from .errors import BedError, CommandFailed
 
 PYTHON_PACKAGES = ("python3-venv",)
 
@@ -37,11 +37,21 @@ def make() -> None:
         python = str(venv / "bin" / "python")
         lock = str(paths.REPOSITORY / "requirements" / "dev.lock")
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-        progress.run_logged([*pip, "--require-hashes", "-r", lock], log=log)
+        try:
+            progress.run_logged([*pip, "--require-hashes", "-r", lock], log=log)
+        except CommandFailed as error:
+            raise BedError(f"cannot fetch the packages of requirements/dev.lock: {pip_reason(error, log)}") from error
         # The build tools are in the lock already: no second download of them for an isolated build.
         source = str(paths.REPOSITORY)
         progress.run_logged([*pip, "--no-deps", "--no-build-isolation", "--editable", source], log=log)
     (venv / "ready").touch()
+
+
+def pip_reason(error: CommandFailed, log: Path) -> str:
+    """Why pip failed, from the end of what it wrote: its last error, which is about the package, not the connection."""
+    lines = error.output.splitlines()
+    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:] or ["no word"]
+    return f"{said[-1]} (a network with PyPI, or a full pip cache, is needed; see {log})"
 
 
 def _has_pip(venv: Path) -> bool:
