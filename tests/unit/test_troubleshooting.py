@@ -28,13 +28,14 @@ SHOWN = sorted(
 
 NOBODY_SEES = (
     # what Kubernetes never asks for
-    "missing", "must not be negative", "is more than limit_bytes", "access_mode: ", "must be an absolute path below",
+    "missing", "must not be negative", "sizes are whole blocks of", "is more than limit_bytes", "access_mode: ",
+    "must be an absolute path below",
     "there is no such volume", "there is no volume ", "is not mounted at", "not a PV of",
     # caught, and said in other words
     "deadline", "is no component of a path", "its client is closed", "a path holds a NUL",
 )  # fmt: skip
 OTHERS = (
-    "storageclass.storage.k8s.io … not found", "waiting for a volume to be created",
+    "storageclass.storage.k8s.io … not found", "Waiting for a volume to be created",
     "driver name kadalu.external not found", "No route to host",
 )  # fmt: skip
 """Words of Kubernetes and of the system, not ours."""
