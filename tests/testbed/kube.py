@@ -113,7 +113,9 @@ class Kube:
         if "kubectl" not in state:
             name = self.sandbox.name
             raise NotRunning(f"{name!r} has no Kubernetes: start it with 'python3 -m tests.testbed --name {name} up'")
-        return [state["kubectl"], f"--kubeconfig={self.kubeconfig}", *args]
+        # What kubectl keeps of an API server, it keeps by its address, which is every instance's, and in ~/.kube.
+        kept = f"--cache-dir={self.layout.disk / 'kubectl'}"
+        return [state["kubectl"], f"--kubeconfig={self.kubeconfig}", kept, *args]
 
     def get(self, *args: str) -> dict[str, Any]:
         """``kubectl get ARGS -o json``, parsed."""
