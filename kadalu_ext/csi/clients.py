@@ -50,7 +50,9 @@ class _Connected:
 class StorageClient:
     """Calls on one storage, each bounded. Thread-safe; opens what it needs at its first call."""
 
-    def __init__(self, storage: Storage, *, connector: Connector, log: Logger) -> None:
+    def __init__(
+        self, storage: Storage, *, connector: Connector, log: Logger, promises: dict[str, Promises] | None = None
+    ) -> None:
         self.storage = storage
         """May be replaced at any time: the next call uses it."""
         self._connector = connector
@@ -61,7 +63,8 @@ class StorageClient:
         self._looked_for: Storage | None = None
         self._looked_at = 0.0
         self._found: Volumes | KadaluExtError | None = None
-        self._promises: dict[str, Promises] = {}
+        self._promises = {} if promises is None else promises
+        """By volume_id: they outlive connections, and storages may share a volume."""
         self._lock = threading.Lock()
         self._in_flight: dict[PvName, float] = {}
         self._last_failure = ""
@@ -198,9 +201,7 @@ class StorageClient:
         return new
 
     def _connect(self, storage: Storage, facts: VolumeFacts) -> _Connected:
-        promises = self._promises.setdefault(
-            facts.volume_id, Promises(volume=storage.volume, overcommit=OVERCOMMIT)
-        )  # it outlives connections: what is being made through the old one is promised
+        promises = self._promises.setdefault(facts.volume_id, Promises(volume=storage.volume, overcommit=OVERCOMMIT))
         store = self._connector.store(storage)
         bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts))
         volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises)
@@ -239,13 +240,14 @@ class Clients:
         self._log = log
         self._lock = threading.Lock()
         self._clients: dict[StorageName, StorageClient] = {}
+        self._promises: dict[str, Promises] = {}
 
     def of(self, storage: Storage) -> StorageClient:
         """The storage's client, which from now on uses what `storage` says."""
         with self._lock:
             client = self._clients.get(storage.name)
             if client is None:
-                client = StorageClient(storage, connector=self._connector, log=self._log)
+                client = StorageClient(storage, connector=self._connector, log=self._log, promises=self._promises)
                 self._clients[storage.name] = client
             client.storage = storage
             return client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from kadalu_ext.errors import CapacityError, DeadlineError, HostUnreachableError
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import PvName
+from kadalu_ext.storage import StorageName
 from kadalu_ext.units import GIB, MIB
 from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore, replica
 
@@ -136,6 +138,25 @@ def test_what_is_promised_never_exceeds_the_volume_however_many_ask_at_once(on: 
     granted = sum(future.exception() is None for future in results)
     assert granted == GIB // (64 * MIB)
     assert {type(future.exception()) for future in results} == {type(None), CapacityError}
+
+
+def test_two_storages_on_one_volume_promise_it_once(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, reached, go_on = on.store.rename, threading.Event(), threading.Event()
+
+    def slow(old: str, new: str) -> None:
+        reached.set()
+        go_on.wait()
+        rename(old, new)
+
+    monkeypatch.setattr(on.store, "rename", slow)
+    first = on.create_elsewhere("pvc-0")
+    assert reached.wait(10)  # promised, and not recorded yet
+    try:
+        with pytest.raises(CapacityError, match="64 MiB are promised to 1 PV"):
+            on.clients.of(replace(STORAGE, name=StorageName("other"))).create(PvName("pvc-1"), GIB, timeout_s=10)
+    finally:
+        go_on.set()
+    first.result()
 
 
 def test_a_failure_is_told_to_all_who_wait_and_the_next_call_tries_anew(
