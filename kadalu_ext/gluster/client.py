@@ -108,14 +108,17 @@ def first_answer(
     """What `call` returns or raises for the first host that answers.
 
     The hosts are asked in their order, each a moment after the one before it or as soon as that failed, and side by
-    side. Only a host that cannot be reached or does not speak gluster is no answer: a NotFoundError is one.
-    `timeout_s` bounds each call to each host; the threads of those that lost end by it.
+    side. A host that cannot be reached or does not speak gluster is no answer; nor is a NotFoundError while another
+    host may know better: one that was reinstalled knows of no volume. `timeout_s` bounds each call to each host; the
+    threads of those that lost end by it.
 
-    Raises: HostUnreachableError with each host and its reason if none answered; whatever `call` raised.
+    Raises: NotFoundError if a host said so and none knew better; HostUnreachableError with each host and its reason if
+    none answered; whatever else `call` raised.
     """
     waiting = deque(dict.fromkeys(hosts))
     asked: set[Future[T]] = set()
     failures: list[HostUnreachableError | WireError] = []
+    missing: NotFoundError | None = None
 
     def ask(host: str) -> T:
         with Glusterd(host, port=port, timeout_s=timeout_s) as glusterd:
@@ -132,8 +135,12 @@ def first_answer(
                     return future.result()
                 except (HostUnreachableError, WireError) as error:
                     failures.append(error)
+                except NotFoundError as error:
+                    missing = missing or error
     finally:
         executor.shutdown(wait=False)
+    if missing is not None:
+        raise missing
     if len(failures) == 1:
         raise failures[0]
     raise HostUnreachableError("no host answers: " + "; ".join(map(str, failures)))

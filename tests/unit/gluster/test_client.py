@@ -143,6 +143,15 @@ def test_that_a_volume_does_not_exist_is_an_answer() -> None:
             first_answer(["127.0.0.9", host.host], lambda glusterd: glusterd.getspec("nope"), port=host.port)
 
 
+def test_a_host_that_was_reinstalled_does_not_hide_the_volume_that_others_know() -> None:
+    with fake_host("127.0.0.2") as blank, fake_host("127.0.0.3", blank.port) as live:
+        blank.answers[messages.GETSPEC] = wire("getspec-missing.reply")
+        hosts = ["127.0.0.2", "127.0.0.3"]
+        assert first_answer(hosts, lambda glusterd: glusterd.getspec("one") and glusterd.host, port=live.port) == (
+            "127.0.0.3"
+        )
+
+
 def test_when_no_host_answers_each_is_named_with_its_reason() -> None:
     with fake_host("127.0.0.2") as hung:
         hung.answers[messages.GETSPEC] = silent
