@@ -245,9 +245,12 @@ class Supervisor:
         """Follows one client to its end."""
         ended = False
         while not ended:
-            if self._client is client:
-                self._refresh()
-                client.rotate_log()
+            try:
+                if self._client is client:
+                    self._refresh()
+                    client.rotate_log()
+            except Exception:  # hidden hosts would stay hidden for good
+                self._log.exception("keeping a client crashed", storage=self.name, pid=client.pid)
             ended = client.wait_end(self._refresh_s)
         with self._working:
             if self._client is client:

@@ -244,6 +244,23 @@ def test_a_host_that_falls_silent_is_not_hidden_from_a_client_that_runs(
     assert status(storages).hidden_hosts == ()
 
 
+def test_what_goes_wrong_while_a_client_is_kept_is_not_the_end_of_keeping_it(
+    storages: Storages, gluster: FakeGluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gluster.silent = frozenset({"h2"})
+    storages.mount(EXT)
+    crashed = threading.Event()
+
+    def rotate_log(self: Client) -> None:
+        crashed.set()
+        raise OSError(30, "read-only file system")
+
+    monkeypatch.setattr(FakeClient, "rotate_log", rotate_log, raising=False)
+    assert crashed.wait(10)
+    gluster.silent = frozenset()
+    wait_for(lambda: status(storages).hidden_hosts == ())
+
+
 def test_hosts_that_are_all_gone_leave_a_running_client_alone(storages: Storages, gluster: FakeGluster) -> None:
     storages.mount(EXT)
     gluster.unreachable = "no host answers"
