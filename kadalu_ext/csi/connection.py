@@ -34,12 +34,11 @@ class GlusterConnector:
         return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S)
 
     def store(self, storage: Storage) -> VolumeStore:
-        ping_timeout = storage.options.get("ping-timeout", "")
         return gfapi.Volume.open(
             storage.volume,
             storage.hosts,
             timeout_s=_CLIENT_WAIT_S,
-            ping_timeout_s=int(ping_timeout) if ping_timeout.isdecimal() else PING_TIMEOUT_S,
+            ping_timeout_s=PING_TIMEOUT_S,
         )
 
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:

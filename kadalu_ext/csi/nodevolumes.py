@@ -104,7 +104,7 @@ class NodeVolumes:
             if staged is None or not self._mounts.answers(staged):
                 self.stage(volume, storage, staging, timeout_s=timeout_s)
                 staged = self._mounts.at(staging)
-            if staged is None or staged.root != volume.root:
+            if staged is None or (staged.source, staged.root) != (volume.source, volume.root):
                 raise MounterError(f"{staging}: {volume} is not what is staged there; try again")
             self._mounts.make_directory(target)
             self._bind(staged, "", staged.root, target, volume)
