@@ -97,11 +97,17 @@ class Volumes:
     def wait_enforced(self, name: PvName, size_bytes: int, *, deadline: float) -> None:
         """Returns once every brick that is up was seen to enforce the PV's size. `deadline` is of time.monotonic().
 
-        Raises: NotEnforcedError or BricksDownError, whichever stands at the deadline.
+        Raises: NotEnforcedError or BricksDownError, as soon as another look might not end before the deadline.
         """
-        path, pause = pv_path(name), _FIRST_LOOK_S
-        while error := enforcement.not_enforced(*self._ask(path), size_bytes=size_bytes, volume=self._volume):
-            if time.monotonic() + pause >= deadline:
+        path, pause, longest_look = pv_path(name), _FIRST_LOOK_S, 0.0
+        while True:
+            began = time.monotonic()
+            error = enforcement.not_enforced(*self._ask(path), size_bytes=size_bytes, volume=self._volume)
+            if error is None:
+                return
+            now = time.monotonic()
+            longest_look = max(longest_look, now - began)  # a second, if a brick is silent
+            if now + pause + longest_look >= deadline:
                 raise error
             time.sleep(pause)
             pause = min(pause * _LOOK_GROWTH, _LONGEST_LOOK_S)

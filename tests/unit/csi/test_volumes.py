@@ -22,6 +22,7 @@ from kadalu_ext.errors import (
     RecordError,
     VolumeIOError,
 )
+from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.layout import pv_path, record_path, staged_record_path
 from kadalu_ext.record import RECORD_XATTR, PvName
 from kadalu_ext.units import GIB, MIB
@@ -63,6 +64,20 @@ class Fixture:
 @pytest.fixture
 def on() -> Fixture:
     return Fixture()
+
+
+def test_whose_time_is_nearly_up_hears_the_reason_in_time(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    on.bricks.idle = {"h3"}
+    answer = on.bricks.stat_directory
+
+    def slow(path: str) -> list[BrickAnswer]:
+        time.sleep(0.3)
+        return answer(path)
+
+    monkeypatch.setattr(on.bricks, "stat_directory", slow)
+    with pytest.raises(NotEnforcedError, match="h3"):
+        on.create(patience_s=0.5)
+    assert on.bricks.asked == 1
 
 
 def test_a_created_pv_has_a_directory_for_every_user_and_a_record(on: Fixture) -> None:
