@@ -80,7 +80,7 @@ def _interval(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
     lock = os.open(f"{RUN_DIR}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    if not _try_lock(lock):
+    if not _try_lock(lock, fcntl.LOCK_EX):
         # two would take the same free project ids
         print("kadalu-quotad: another one is running on this host", file=sys.stderr)
         return CANNOT
@@ -110,15 +110,15 @@ def _is_running() -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not _try_lock(lock)
+        return not _try_lock(lock, fcntl.LOCK_SH)  # shared: who looks at the same time is no daemon
     finally:
         os.close(lock)
 
 
-def _try_lock(lock: int) -> bool:
+def _try_lock(lock: int, kind: int) -> bool:
     """flock(2): it goes with the process, however that ends."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -48,6 +48,18 @@ def test_status_ends_with_1_when_something_is_not_enforced(
     assert "pvc-1" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("as_root")
+def test_a_status_does_not_take_another_one_for_the_daemon(
+    host: FakeHost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").touch()
+    with open(tmp_path / "run" / "lock") as other:
+        assert main._try_lock(other.fileno(), fcntl.LOCK_SH)
+        assert main.main(["status", "--glusterd-dir", str(host.glusterd)]) == main.LOOK
+    assert "kadalu-quotad is not running" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("seconds", ["0", "nan", "x", "1e9"])
 def test_a_crawl_interval_that_makes_no_sense_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
