@@ -23,6 +23,10 @@ class RecordError(InvalidInputError):
     """A quota record is not usable: bad JSON, version, path or size. The message names the field."""
 
 
+class PvNameError(RecordError):
+    """A name that no PV can have. The message says what is allowed."""
+
+
 class VolfileError(InvalidInputError):
     """A volfile cannot be parsed. The message names the line, never its text: volfiles hold passwords."""
 

@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, NewType
 
-from kadalu_ext.errors import RecordError
+from kadalu_ext.errors import PvNameError, RecordError
 from kadalu_ext.units import round_up
 
 PvName = NewType("PvName", str)
@@ -49,10 +49,10 @@ class QuotaRecord:
 def check_pv_name(name: str) -> PvName:
     """`name` as a PvName: one path component of ASCII letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`.
 
-    Raises: RecordError saying what is allowed.
+    Raises: PvNameError saying what is allowed.
     """
     if len(name) > MAX_NAME_BYTES or _NAME.fullmatch(name) is None:
-        raise RecordError(
+        raise PvNameError(
             f"name: {name[:80]!r} is not usable as a PV's name; allowed are up to {MAX_NAME_BYTES} letters, digits, "
             "'.', '_' and '-', beginning with a letter, digit or '_'"
         )

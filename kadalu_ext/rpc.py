@@ -19,8 +19,10 @@ from kadalu_ext.log import Logger
 
 CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
-    # A record or volfile is not the caller's input: it is what the volume holds, and a person must look at it.
-    errors.RecordError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.PvNameError: grpc.StatusCode.INVALID_ARGUMENT,
+    # A record or volfile is not the caller's input: it is what the volume holds, and a person must look at it. Once that
+    # is mended the next try succeeds, whereas csi-provisioner does not try INVALID_ARGUMENT again for minutes.
+    errors.RecordError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VolfileError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConflictError: grpc.StatusCode.ALREADY_EXISTS,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,

@@ -239,8 +239,13 @@ os.symlink("/etc", "{brick}/info/quota/evil-symlink")
     for name in ("dots", "absolute", "link", "root", "size", "huge", "\x1b[31m", "symlink"):
         assert site.status(host, f"evil-{name}")["state"] == "invalid", name
         assert site.status(host, f"evil-{name}")["reason"]
-    tags = host.run(["lsattr", "-pdR", "/bricks/outside", f"{brick}/.glusterfs", brick, "/bricks"]).stdout
-    assert all(line.split()[0] == "0" for line in tags.splitlines() if line.startswith(" ")), tags
+    # Every directory: what the links lead to, gluster's own, the brick's root and above. The PVs' files are not asked.
+    outside = ["/bricks/outside", f"{brick}/.glusterfs"]
+    shown = host.run(["find", *outside, "-type", "d", "-exec", "lsattr", "-pd", "{}", "+"]).stdout
+    shown += host.run(["lsattr", "-pd", brick, "/bricks"]).stdout
+    tags = {path: int(project) for project, path in re.findall(r"^ *(\d+) \S+ (/.*)$", shown, re.MULTILINE)}
+    assert {"/bricks", brick, "/bricks/outside/ff/evil-link", f"{brick}/.glusterfs"} <= tags.keys()
+    assert not {path: project for path, project in tags.items() if project}
     journal = host.run(["journalctl", "-u", "kadalu-quotad", "--no-pager", "-o", "cat"]).stdout
     assert all(name in journal for name in ("evil-dots", "evil-absolute", "evil-link", "evil-symlink"))
     site.delete_pv("quota-rep", "beside")
