@@ -6,8 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from errno import EINVAL, ENOENT
-from types import TracebackType
+from errno import ENOENT
 from typing import Final, Self, TypeVar
 
 from kadalu_ext.errors import HostUnreachableError, NotFoundError, VolumeStoppedError, WireError
@@ -43,15 +42,6 @@ class Glusterd:
         reply = messages.read_getspec_reply(self._call(messages.GETSPEC, messages.getspec_request(volume)))
         if isinstance(reply, Refused):
             raise self._refused(reply, volume, missing=ENOENT)
-        return reply
-
-    def volume_id(self, volume: str) -> str:
-        """The volume's UUID. Raises: NotFoundError."""
-        reply = messages.read_get_volume_info_reply(
-            self._call(messages.GET_VOLUME_INFO, messages.get_volume_info_request(volume))
-        )
-        if isinstance(reply, Refused):
-            raise self._refused(reply, volume, missing=EINVAL)
         return reply
 
     def volume_info(self, volume: str) -> VolumeInfo:
@@ -96,9 +86,7 @@ class Glusterd:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import stat as stat_bits
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import ENOENT
-from types import TracebackType
 from typing import Final, Self
 
 from kadalu_ext.errors import DeadlineError, UnavailableError, VolumeIOError
@@ -39,10 +36,6 @@ class FileStat:
     mode: int
     inode: int
     size_bytes: int
-
-    @property
-    def is_directory(self) -> bool:
-        return stat_bits.S_ISDIR(self.mode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +211,7 @@ class Volume:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _failed(self, error: OSError, what: str) -> VolumeIOError:
@@ -243,10 +234,6 @@ class Volume:
         """rmdir(2)."""
         self._do(f"remove the directory {path}", lambda fs: libgfapi.call("glfs_rmdir", fs, _absolute(path)))
 
-    def unlink(self, path: str) -> None:
-        """unlink(2)."""
-        self._do(f"remove the file {path}", lambda fs: libgfapi.call("glfs_unlink", fs, _absolute(path)))
-
     def rename(self, old: str, new: str) -> None:
         """rename(2): atomic on each brick; an empty directory at `new` is replaced."""
         self._do(
@@ -259,16 +246,6 @@ class Volume:
         found = libgfapi.Stat()
         self._do(f"stat {path}", lambda fs: libgfapi.call("glfs_lstat", fs, _absolute(path), ctypes.addressof(found)))
         return FileStat(mode=found.st_mode, inode=found.st_ino, size_bytes=found.st_size)
-
-    def exists(self, path: str) -> bool:
-        """Whether there is something at `path`; a symlink is something."""
-        try:
-            self.stat(path)
-        except VolumeIOError as error:
-            if error.errno == ENOENT:
-                return False
-            raise
-        return True
 
     def statvfs(self, path: str) -> SpaceStat:
         """statvfs(3). Of a replicate volume it is the brick's with the least room."""

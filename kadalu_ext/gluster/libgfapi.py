@@ -29,7 +29,6 @@ _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "glfs_fini": (_Int, _Pointer),
     "glfs_mkdir": (_Int, _Pointer, _Text, ctypes.c_uint),
     "glfs_rmdir": (_Int, _Pointer, _Text),
-    "glfs_unlink": (_Int, _Pointer, _Text),
     "glfs_rename": (_Int, _Pointer, _Text, _Text),
     "glfs_lstat": (_Int, _Pointer, _Text, _Pointer),
     "glfs_statvfs": (_Int, _Pointer, _Text, _Pointer),

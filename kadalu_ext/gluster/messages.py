@@ -25,7 +25,6 @@ ROOT_GFID: Final = Gfid(bytes(15) + b"\1")
 _HANDSHAKE: Final = 14398633
 _FOPS: Final = 1298437
 GETSPEC: Final = Procedure(program=_HANDSHAKE, version=2, number=2)
-GET_VOLUME_INFO: Final = Procedure(program=_HANDSHAKE, version=2, number=6)
 SETVOLUME: Final = Procedure(program=_HANDSHAKE, version=2, number=1)
 GET_VOLUME: Final = Procedure(program=1238463, version=2, number=5)
 PORTBYBRICK: Final = Procedure(program=34123456, version=1, number=1)
@@ -107,13 +106,6 @@ def getspec_request(volfile_id: str) -> bytes:
     return xdr.u32(0) + xdr.string(volfile_id) + xdr.opaque(wiredict.encode_text(_OP_VERSIONS))
 
 
-def read_getspec_request(args: bytes) -> str:
-    """The volfile_id that a client asks for."""
-    reader = xdr.Reader(args)
-    reader.u32()
-    return reader.string()
-
-
 def getspec_reply(volfile: str) -> bytes:
     """gf_getspec_rsp: op_ret is the text's length."""
     text = volfile.encode("utf-8", "surrogateescape")
@@ -138,17 +130,6 @@ def fetchspec_call(xid: int) -> bytes:
 
 
 # --- volumes ---------------------------------------------------------------------------------------------------------
-
-
-def get_volume_info_request(volume: str) -> bytes:
-    """gf_get_volume_info_req, flags 1: the volume's id."""
-    return xdr.opaque(wiredict.encode_text({"flags": 1, "volname": volume}))
-
-
-def read_get_volume_info_reply(body: bytes) -> str | Refused:
-    """The volume's id, a UUID."""
-    pairs = _read_dict_reply(body)
-    return pairs if isinstance(pairs, Refused) else _text(pairs, "volume_id")
 
 
 def get_volume_request(volume: str) -> bytes:
@@ -192,7 +173,7 @@ def _brick_info(pairs: Mapping[str, str], n: int) -> BrickInfo:
 
 
 def _read_dict_reply(body: bytes) -> dict[str, str] | Refused:
-    """gf_cli_rsp and gf_get_volume_info_rsp: op_ret, op_errno, op_errstr, dict."""
+    """gf_cli_rsp: op_ret, op_errno, op_errstr, dict."""
     reader = xdr.Reader(body)
     op_ret, op_errno, message = reader.i32(), reader.i32(), reader.string()
     return Refused(errno=op_errno, message=message) if op_ret < 0 else wiredict.decode_text(reader.opaque())

@@ -56,7 +56,6 @@ def fake_host(host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeHost]:
     fake = FakeHost(host=host, port=listener.getsockname()[1], answers={})
     fake.answers = {
         messages.GETSPEC: wire("getspec-one.reply"),
-        messages.GET_VOLUME_INFO: wire("get-volume-info-rep.reply"),
         messages.GET_VOLUME: wire("get-volume-rep.reply"),
         messages.PORTBYBRICK: port_reply(fake.port),
         messages.SETVOLUME: wire("setvolume.reply"),

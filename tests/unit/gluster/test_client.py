@@ -31,7 +31,6 @@ def glusterd(host: FakeHost) -> Iterator[Glusterd]:
 
 def test_one_connection_answers_everything(host: FakeHost, glusterd: Glusterd) -> None:
     assert glusterd.getspec("one").startswith("volume one-client-0\n")
-    assert glusterd.volume_id("rep") == glusterd.volume_info("rep").volume_id
     assert glusterd.started_volume_info("rep").name == "rep"
     assert glusterd.brick_port("/run/b/1/rep") == host.port
     assert len(host.connections) == 1
@@ -46,8 +45,7 @@ def test_callbacks_amid_replies_are_passed_over(host: FakeHost, glusterd: Gluste
 def test_a_volume_that_does_not_exist_is_named_with_the_host(host: FakeHost, glusterd: Glusterd) -> None:
     host.answers[messages.GETSPEC] = wire("getspec-missing.reply")
     host.answers[messages.GET_VOLUME] = wire("get-volume-missing.reply")
-    host.answers[messages.GET_VOLUME_INFO] = wire("get-volume-info-missing.reply")
-    for ask in (glusterd.getspec, glusterd.volume_info, glusterd.volume_id):
+    for ask in (glusterd.getspec, glusterd.volume_info):
         with pytest.raises(NotFoundError, match=rf"127.0.0.1:{host.port}: there is no gluster volume nope"):
             ask("nope")
 

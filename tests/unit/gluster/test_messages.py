@@ -15,9 +15,7 @@ from kadalu_ext.gluster.messages import Gfid, Refused, VolumeInfo, VolumeStatus
 from tests.unit.gluster.golden import wire
 
 READERS: list[Callable[[bytes], Any]] = [
-    messages.read_getspec_request,
     messages.read_getspec_reply,
-    messages.read_get_volume_info_reply,
     messages.read_get_volume_reply,
     messages.read_port_by_brick_reply,
     messages.read_setvolume_reply,
@@ -35,7 +33,6 @@ def volume(name: str) -> VolumeInfo:
 def test_requests_are_what_glusterd_answered() -> None:
     assert messages.getspec_request("one") == wire("getspec-one.request")
     assert messages.get_volume_request("rep") == wire("get-volume-rep.request")
-    assert messages.get_volume_info_request("rep") == wire("get-volume-info-rep.request")
     assert messages.port_by_brick_request("/run/b/1/rep") == wire("port-by-brick.request")
 
 
@@ -54,7 +51,6 @@ def test_a_volfile_is_read() -> None:
 
 def test_volumes_that_do_not_exist_are_refused_each_call_in_its_way() -> None:
     assert messages.read_getspec_reply(wire("getspec-missing.reply")) == Refused(errno=2)
-    assert messages.read_get_volume_info_reply(wire("get-volume-info-missing.reply")) == Refused(errno=22)
     refused = messages.read_get_volume_reply(wire("get-volume-missing.reply"))
     assert refused == Refused(errno=messages.EG_NOVOL, message="Volume does not exist")
 
@@ -66,7 +62,6 @@ def test_a_replicate_volume_is_read() -> None:
         (f"10.99.0.{n}", f"/run/b/{n}/rep", False) for n in (1, 2, 3)
     ]
     assert info.options["user.kadalu-ext.export"] == "on"
-    assert info.volume_id == messages.read_get_volume_info_reply(wire("get-volume-info-rep.reply"))
 
 
 def test_arbiter_disperse_and_stopped_volumes_are_read() -> None:
@@ -112,7 +107,6 @@ def test_our_fetchspec_is_glusterds() -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_what_a_volfile_server_answers_is_read_by_its_client(text: str) -> None:
-    assert messages.read_getspec_request(messages.getspec_request(text)) == text
     assert messages.read_getspec_reply(messages.getspec_reply(text)) == text
     assert messages.read_getspec_reply(messages.getspec_refusal(2)) == Refused(errno=2)
 
@@ -126,12 +120,10 @@ def test_any_bytes_are_a_message_or_a_wire_error(reader: Callable[[bytes], Any],
         pass
 
 
-CUT = ["getspec-one", "get-volume-rep", "get-volume-info-rep", "port-by-brick", "setvolume", "lookup", "statfs"]
+CUT = ["getspec-one", "get-volume-rep", "port-by-brick", "setvolume", "lookup", "statfs"]
 
 
-@pytest.mark.parametrize(
-    ("reader", "name"), list(zip(READERS[1:], CUT[:1] + CUT[2:3] + CUT[1:2] + CUT[3:], strict=True))
-)
+@pytest.mark.parametrize(("reader", "name"), list(zip(READERS, CUT, strict=True)))
 @given(draw=st.data())
 def test_a_reply_that_is_cut_short_is_refused(reader: Callable[[bytes], Any], name: str, draw: st.DataObject) -> None:
     body = wire(f"{name}.reply")
