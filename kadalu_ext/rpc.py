@@ -20,7 +20,7 @@ from kadalu_ext.log import Logger
 CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.PvNameError: grpc.StatusCode.INVALID_ARGUMENT,
-    # A record or volfile is not the caller's input: it is what the volume holds, and a person must look at it. Once that
+    # A record or volfile is not the caller's input: it is what the volume holds, and a person must look at it. Once it
     # is mended the next try succeeds, whereas csi-provisioner does not try INVALID_ARGUMENT again for minutes.
     errors.RecordError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VolfileError: grpc.StatusCode.FAILED_PRECONDITION,
