@@ -32,13 +32,14 @@ class Registration(pb_grpc.RegistrationServicer):
         self._log = log
         self._server: grpc.Server | None = None
         self._inode = 0
+        """Of the socket; 0 if it was gone as soon as it was made."""
         self._refused = threading.Event()
 
     def keep(self, stop: threading.Event) -> None:
         """Serves until `stop` is set. Raises: OSError if the socket cannot be made at first."""
         self._open()
         while not stop.wait(CHECK_S):
-            if self._refused.is_set() or self._inode_now() != self._inode:
+            if self._refused.is_set() or self._inode_now() != self._inode or not self._inode:
                 self._log.warning("registering again", socket=self._path)
                 self.close()
                 try:

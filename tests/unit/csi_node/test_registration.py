@@ -65,6 +65,31 @@ def test_a_socket_that_somebody_removed_is_made_anew(socket: Path) -> None:
     assert ask(socket).name == "kadalu.external"
 
 
+def test_a_socket_that_is_removed_as_soon_as_it_is_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "CHECK_S", 0.01)
+    service, stop = Registration(str(tmp_path), "/k/csi.sock", Logger("test")), threading.Event()
+    path = tmp_path / "kadalu.external-reg.sock"
+    inode_now, removed = service._inode_now, threading.Event()
+
+    def unlucky() -> int:
+        if not removed.is_set():
+            os.unlink(path)
+            removed.set()
+        return inode_now()
+
+    monkeypatch.setattr(service, "_inode_now", unlucky)
+    thread = threading.Thread(target=service.keep, args=(stop,))
+    thread.start()
+    assert removed.wait(10)
+    try:
+        wait_until(path.exists)
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_after_a_refusal_kubelet_sees_a_new_socket(socket: Path) -> None:
     before = os.stat(socket).st_ctime_ns
     notify(socket, pb.RegistrationStatus(plugin_registered=True))
