@@ -246,9 +246,9 @@ class Story:
         left = []
         for host in self.names:
             root = f"/bricks/{VOLUME}"
-            found = self.on(
-                host, "find", root, "-maxdepth", "4", "-not", "-path", f"{root}/.glusterfs*", "-name", "*pvc-*"
-            )
+            # What is being removed while it is looked at is no failure of find.
+            looks = ("-ignore_readdir_race", "-maxdepth", "4", "-not", "-path", f"{root}/.glusterfs*")
+            found = self.on(host, "find", root, *looks, "-name", "*pvc-*")
             left += [f"{host}:{path}" for path in found.splitlines() if any(name in path for name in names)]
             report = self.on(host, "xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks")
             left += [f"{host}: {line}" for line in report.splitlines() if re.match(r"#\d+\s+\d+\s+\d+\s+[1-9]", line)]
