@@ -110,7 +110,8 @@ class Story:
         assert "No space left on device" in refused.stderr, refused.stderr
         # Blocks, not the length: a write that was refused may lie before one that found a last free block.
         written = int(self.in_pod("app", "stat", "-c", "%b", "/data/big")) * 512 / (1 << 20)
-        assert SIZE_MIB * 0.9 <= written <= SIZE_MIB, written
+        # A few blocks of grace: at the limit XFS still gives one to attributes in trusted., which gluster's are.
+        assert SIZE_MIB * 0.9 <= written <= SIZE_MIB + 0.1, written
         self.in_pod("app", "rm", "/data/big")
         return f"df: {' '.join(size[1:3])} MiB; refused after {written:.1f} MiB: No space left on device"
 
