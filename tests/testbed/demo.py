@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from . import progress, suite
 from .brickhosts import BrickHosts
+from .errors import BedError
 from .kube import Kube
 from .sandbox import INSIDE, Sandbox
 
@@ -63,4 +64,7 @@ def _seconds(since: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BedError as error:
+        sys.exit(f"testbed: {error}")

@@ -147,7 +147,8 @@ def _fetch_toolchain(directory: Path) -> None:
             capture_output=True, text=True, check=False, cwd=scratch, env=environment,
         )  # fmt: skip
         if fetched.returncode != 0:
-            raise BedError(f"cannot fetch Go {TOOLCHAIN} from the Go module proxy: {fetched.stderr or fetched.stdout}")
+            reason = fetched.stderr.strip() or json.loads(fetched.stdout)["Error"]
+            raise BedError(f"cannot fetch Go {TOOLCHAIN} from the Go module proxy: {reason}")
         source = Path(json.loads(fetched.stdout)["Dir"])
         prepare_toolchain(source)
         for entry in source.iterdir():
