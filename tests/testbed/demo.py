@@ -68,3 +68,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except BedError as error:
         sys.exit(f"testbed: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

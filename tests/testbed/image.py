@@ -170,13 +170,12 @@ def _bud(target: Path, reference: str, root: Path, sources: Sequence[Path]) -> N
 
 
 def _buildah(store: Path, scratch: Path, *args: str) -> str:
-    """Run buildah on a store of our own, and in namespaces of its own, so that a killed one leaves no mounts."""
+    """Run buildah on a store of our own."""
     log = paths.cache_root() / "log" / "buildah.log"
     before = log.stat().st_size if log.exists() else 0
-    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]
-    argv += ["buildah", f"--root={store}", f"--runroot={scratch / 'runroot'}", "--storage-driver=overlay", *args]
+    argv = ["buildah", f"--root={store}", f"--runroot={scratch / 'runroot'}", "--storage-driver=overlay", *args]
     try:
-        progress.run_logged(argv, log=log)
+        progress.run_logged([*progress.ISOLATED, *argv], log=log)
     except CommandFailed as error:
         raise BedError(
             f"buildah {args[0]} failed (a network with Debian's and Python's packages is needed; see {log}): "
@@ -201,7 +200,7 @@ def _base() -> Path:
         with progress.step("Debian base of the image (mmdebstrap)"):
             argv = ["mmdebstrap", "--mode=root", "--variant=minbase", *hooks]
             argv += [f"--dpkgopt=path-exclude=/usr/share/{pattern}" for pattern in _EXCLUDED]
-            progress.run_logged([*argv, "bookworm", str(layer)], log=log)
+            progress.run_logged([*progress.ISOLATED, *argv, "bookworm", str(layer)], log=log)
             config = {"Cmd": ["bash"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
             (target / "image.tar").write_bytes(docker_archive(BASE_IMAGE, layer.read_bytes(), config))
             layer.unlink()

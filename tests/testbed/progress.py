@@ -19,6 +19,9 @@ from .errors import CommandFailed, Unmet
 
 T = TypeVar("T")
 
+ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
+"""The words to put before a command that mounts: its mounts and processes go when it does, however that is."""
+
 _BEGAN = time.monotonic()
 
 

@@ -7,10 +7,12 @@ the background. A fixture that needs a build waits for its mark (`wait_built`), 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import host, paths, progress
 from .errors import BedError
@@ -35,7 +37,7 @@ def run_inside(name: str, argv: Sequence[str]) -> int:
     try:
         builder = _start_builder(sandbox)
         try:
-            return _run(sandbox, argv)
+            return _run(sandbox, argv, builder)
         finally:
             _end(builder)
     except KeyboardInterrupt:
@@ -45,10 +47,14 @@ def run_inside(name: str, argv: Sequence[str]) -> int:
         sandbox.stop()
 
 
-def _run(sandbox: Sandbox, argv: Sequence[str]) -> int:
+def _run(sandbox: Sandbox, argv: Sequence[str], builder: subprocess.Popen[bytes]) -> int:
     enter = sandbox.enter_argv(cwd=str(paths.REPOSITORY))
     process = subprocess.Popen([*enter, *argv], env={**os.environ, INSIDE: sandbox.name})
     try:
+        _wait_either(process, builder)
+        if (status := builder.poll()) is not None:
+            # However it ended: nobody waits on for what it has not built.
+            _mark_unbuilt(sandbox.name, status)
         return process.wait()
     except BaseException:
         # Ctrl-C has reached the whole foreground group: let it end in its own way, but not for ever.
@@ -64,6 +70,21 @@ def _start_builder(sandbox: Sandbox) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=paths.REPOSITORY, start_new_session=True)
 
 
+def _wait_either(*processes: subprocess.Popen[bytes]) -> None:
+    handles = [os.pidfd_open(process.pid) for process in processes]
+    try:
+        select.select(handles, [], [])
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _mark_unbuilt(name: str, status: int) -> None:
+    for part in PARTS:
+        if not _mark(name, part).exists():
+            mark_built(name, part, f"the builder ended with status {status}; what it said is above")
+
+
 def _end(builder: subprocess.Popen[bytes]) -> None:
     if builder.poll() is None:
         os.killpg(builder.pid, signal.SIGTERM)
@@ -76,7 +97,7 @@ def mark_built(name: str, part: str, error: str = "") -> None:
     if directory.exists():
         fresh = directory / f".built-{part}.new"
         fresh.write_text(error)
-        fresh.rename(directory / f"built-{part}")
+        fresh.rename(_mark(name, part))
 
 
 def wait_built(name: str, part: str) -> None:
@@ -85,7 +106,11 @@ def wait_built(name: str, part: str) -> None:
     Raises:
         BedError: it failed, with its reason.
     """
-    mark = paths.run_dir(name) / f"built-{part}"
+    mark = _mark(name, part)
     progress.wait_until(f"the build of {part}", mark.exists, seconds=_BUILD_MINUTES * 60)
     if error := mark.read_text():
         raise BedError(f"the build of {part} failed: {error}")
+
+
+def _mark(name: str, part: str) -> Path:
+    return paths.run_dir(name) / f"built-{part}"
