@@ -10,6 +10,7 @@ From the inside outwards:
     enforce    one record from what it asks for to what the kernel confirms
     watch      inotify
     daemon     the loop around them;  systemd  tells systemd about it
-    status     the same looked at without changing anything, for people
+    status     the same looked at without changing anything;  explain  for one PV, step by step
+    show       what was looked at, as people and monitoring read it;  progress  a bar meanwhile
     main       the command line
 """

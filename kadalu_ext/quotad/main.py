@@ -1,4 +1,5 @@
-"""`kadalu-quotad run` is the daemon; `kadalu-quotad status` shows what the kernel enforces on this host."""
+"""`kadalu-quotad run` is the daemon; the other commands show what the kernel enforces on this host, with or without
+it."""
 
 from __future__ import annotations
 
@@ -9,20 +10,22 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kadalu_ext import __version__, log
-from kadalu_ext.quotad import status
+from kadalu_ext.errors import RecordError
+from kadalu_ext.quotad import explain, show, status
 from kadalu_ext.quotad.bricks import GLUSTERD_DIR
 from kadalu_ext.quotad.daemon import Config, Daemon
+from kadalu_ext.quotad.progress import Bar
 from kadalu_ext.quotad.systemd import Notifier
 from kadalu_ext.quotad.xfs import Xfs
 
 RUN_DIR: Final = "/run/kadalu-quotad"
 OK: Final = 0
 LOOK: Final = 1
-"""`status`: something is not enforced, or nobody is there to enforce what comes."""
+"""Something is not enforced, or nobody is there to enforce what comes."""
 CANNOT: Final = 2
 """Wrong arguments, not root, or another one is running."""
 
@@ -32,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if os.geteuid() != 0:
         print("kadalu-quotad: only root may look at and set the quotas of others: run it with sudo", file=sys.stderr)
-        return CANNOT
-    return _run(options) if options.command == "run" else _status(options)
+        return show.Level.UNKNOWN if options.command == "check" else CANNOT
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in any language, the locale need not be
+    return _COMMANDS[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common, looking = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    looking.add_argument("--json", action="store_true", help="one JSON object, sizes in bytes")
     common.add_argument(
         "--glusterd-dir",
         default=GLUSTERD_DIR,
@@ -59,14 +65,36 @@ def _parser() -> argparse.ArgumentParser:
         help="look through everything again after this long, whatever inotify said (default: %(default)g)",
     )
     run.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], default="INFO")
-    show = commands.add_parser(
+    commands.add_parser(
         "status",
-        parents=[common],
+        parents=[common, looking],
         help="what is enforced on this host, and what is not and why",
         description="Asks the kernel about every record, whether the daemon runs or not. Exit status: 0 if all are "
         "enforced and the daemon runs, 1 if not, 2 if it could not look.",
     )
-    show.add_argument("--json", action="store_true", help="one JSON object, sizes in bytes")
+    commands.add_parser(
+        "report",
+        parents=[common, looking],
+        help="the same in a row a volume",
+        description="SIZES is what the records of the volume's PVs ask for, USED what they hold on the brick of this "
+        "host that holds most. Exit status: as of status.",
+    )
+    commands.add_parser(
+        "check",
+        parents=[common, looking],
+        help="one line for monitoring",
+        description="Exit status, as Nagios and Icinga take it: 0 OK; 1 WARNING: a PV is full, or its directory is not "
+        "there yet; 2 CRITICAL: a size is not enforced, or the daemon does not run; 3 UNKNOWN: it could not look.",
+    )
+    explained = commands.add_parser(
+        "explain",
+        parents=[common, looking],
+        help="why a PV is or is not enforced",
+        description="What must be true for the PV to be enforced, brick by brick, and what to do about the first thing "
+        "that is not. Exit status: 0 if it is enforced on every brick of this host that has it, 1 if not, 2 if it "
+        "could not look.",
+    )
+    explained.add_argument("pv", metavar="PV", help="its name, as kubectl get pv shows it")
     return parser
 
 
@@ -96,12 +124,40 @@ def _run(options: argparse.Namespace) -> int:
     return OK
 
 
+def _look(options: argparse.Namespace) -> status.Report:
+    with Bar(sys.stderr) as bar:
+        return status.look(options.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+
+
 def _status(options: argparse.Namespace) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in any language, the locale need not be
-    report = status.look(options.glusterd_dir, Xfs(), daemon_running=_is_running())
-    sys.stdout.write(status.to_json(report) + "\n" if options.json else status.render(report))
+    report = _look(options)
+    sys.stdout.write(show.to_json(report) + "\n" if options.json else show.render(report))
     return OK if report.all_enforced and report.daemon_running else LOOK
+
+
+def _report(options: argparse.Namespace) -> int:
+    report = _look(options)
+    sys.stdout.write(show.volumes_to_json(report) + "\n" if options.json else show.render_volumes(report))
+    return OK if report.all_enforced and report.daemon_running else LOOK
+
+
+def _check(options: argparse.Namespace) -> int:
+    check = show.check(_look(options))
+    print(check.to_json() if options.json else check.line())
+    return check.level
+
+
+def _explain(options: argparse.Namespace) -> int:
+    try:
+        with Bar(sys.stderr) as bar:
+            answer = explain.explain(
+                options.pv, options.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar
+            )
+    except RecordError as error:
+        print(f"kadalu-quotad: {error}", file=sys.stderr)
+        return CANNOT
+    sys.stdout.write(explain.to_json(answer) + "\n" if options.json else explain.render(answer))
+    return OK if answer.enforced else LOOK
 
 
 def _is_running() -> bool:
@@ -122,6 +178,11 @@ def _try_lock(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
+    "run": _run, "status": _status, "report": _report, "check": _check, "explain": _explain,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -48,6 +48,28 @@ def test_status_ends_with_1_when_something_is_not_enforced(
     assert "pvc-1" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize(
+    ("command", "status"), [("status", 1), ("report", 1), ("check", 2), ("explain pvc-1", 1), ("explain ../x", 2)]
+)
+def test_every_command_that_looks_works_without_the_daemon_and_as_json(
+    command: str, status: int, host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = host.add_volume("v")
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    monkeypatch.setattr(main, "Xfs", lambda: FakeXfs(root))
+    for more in ([], ["--json"]):
+        assert main.main([*command.split(), "--glusterd-dir", str(host.glusterd), *more]) == status
+    shown = capsys.readouterr()
+    assert ("{\n" in shown.out) or "not usable as a PV's name" in shown.err
+
+
+def test_a_check_without_root_is_unknown_to_monitoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main.main(["check"]) == 3
+
+
 @pytest.mark.parametrize("seconds", ["0", "nan", "x", "1e9"])
 def test_a_crawl_interval_that_makes_no_sense_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
