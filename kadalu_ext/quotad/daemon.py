@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,9 @@ FIRST_RETRY_S: Final = 0.05
 the crawl."""
 SETTLE_S: Final = 0.1
 """How long glusterd's files are left to settle after one of them changed: it writes several."""
+
+BATCH: Final = 64
+"""How many enforced PVs the crawl looks at in one step: a few milliseconds."""
 
 _TRY_AGAIN: Final = frozenset({State.WAITING, State.UNENFORCED, State.FAILED})
 _END: Final = object()
@@ -261,8 +264,10 @@ class Daemon:
             self._forget(owner)
         # by device: a brick on it, or None if something on it could not be learnt; device None: not known which one
         devices: dict[int | None, Brick | None] = {}
+        self._enforcer.end_sweep()
         for brick in inventory.bricks:
             yield from self._crawl_brick(brick, devices)
+        self._enforcer.end_sweep()
         if inventory.complete and None not in devices:
             for brick in filter(None, devices.values()):
                 self._clear_orphans(brick)
@@ -286,6 +291,8 @@ class Daemon:
                 names = scan.record_names(opened.root)
                 lost = not names and scan.has_lost_records(opened.root)
                 known = [] if lost else self._enforcer.known(opened)
+                if served:
+                    self._enforcer.sweep(opened)
                 if not served:
                     self._enforcer.keep(opened, names)
         except (QuotaError, OSError) as error:
@@ -299,12 +306,35 @@ class Daemon:
             return
         if self._refused.pop(brick.path, None):
             _log.info("brick accepted", brick=brick.path, volume=brick.volume)
-        for name in sorted({*names, *known}):
-            self._begin(Owner(brick.path, name))
+        left = sorted({*names, *known})
+        for start in range(0, len(left), BATCH):
+            batch = left[start : start + BATCH]
+            found = self._find_enforced(brick, batch)
+            for name in batch:
+                if name not in found:
+                    self._begin(Owner(brick.path, name))
+                    yield
             yield
         states = {name: outcome.state for name in names if (outcome := self._outcomes.get(Owner(brick.path, name)))}
         if State.FAILED in states.values() or not self._keep(brick, states):
             devices[device] = None
+
+    def _find_enforced(self, brick: Brick, names: Sequence[str]) -> Collection[str]:
+        """Those of `names` that need nothing. What is at work or waits its turn is left to that."""
+        names = [name for name in names if not self._is_at_work(Owner(brick.path, name))]
+        try:
+            with scan.open_brick(brick, self._systems, check=False) as opened:
+                found = self._enforcer.find_enforced(opened, names)
+        except (QuotaError, OSError):
+            return ()  # settling them tells why
+        for name, outcome in found.items():
+            owner = Owner(brick.path, name)
+            self._retries.pop(owner, None)
+            self._store(owner, outcome)
+        return found
+
+    def _is_at_work(self, owner: Owner) -> bool:
+        return owner in self._jobs or owner in self._queue
 
     def _keep(self, brick: Brick, states: dict[str, State]) -> bool:
         """Whether it is certain that PVs whose record cannot be obeyed will keep what they have."""

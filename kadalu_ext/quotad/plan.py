@@ -38,7 +38,7 @@ class Owner(NamedTuple):
     pv: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tag:
     """What an inode says of its project. `inherit` (FS_XFLAG_PROJINHERIT): what is made in it gets its project."""
 
@@ -46,7 +46,7 @@ class Tag:
     inherit: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """A project's limits; 0 means none, as in the kernel. Ours are hard ones only: statvfs would show a soft one."""
 
@@ -59,7 +59,7 @@ class Limits:
 NO_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
     """One row of the kernel's table. A project that nothing uses and nothing limits has no row."""
 
@@ -102,6 +102,11 @@ class Claims:
 
     def owner(self, project_id: ProjectId) -> Owner | None:
         return self._owners.get(project_id)
+
+    def may_have(self, owner: Owner, project_id: ProjectId) -> bool:
+        """Whether `owner` has this project, or neither of them has another."""
+        held = self._held.get(owner)
+        return held[0] == project_id if held else project_id not in self._owners
 
     def rival(self, owner: Owner, project_id: ProjectId, inode: int) -> Owner | None:
         """Who else has this very directory.

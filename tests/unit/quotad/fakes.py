@@ -23,17 +23,20 @@ UUID = "5f0d7c29-0000-4000-8000-000000000001"
 
 
 class FakeTable:
-    """The QuotaTable of everything below `root`. `log` has every change, in order."""
+    """The QuotaTable of everything below `root`. `log` has every change, in order; `looks` how often what was asked."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._limits: dict[ProjectId, Limits] = {}
         self.log: list[str] = []
+        self.looks: Counter[str] = Counter()
 
     def get(self, project_id: ProjectId, /) -> Project | None:
+        self.looks["row"] += 1
         return self._table().get(project_id)
 
     def rows(self, first: ProjectId, last: ProjectId) -> Iterator[Project]:
+        self.looks["sweep"] += 1
         return iter([row for number, row in sorted(self._table().items()) if first <= number <= last])
 
     def set_limits(self, project_id: ProjectId, limits: Limits) -> None:

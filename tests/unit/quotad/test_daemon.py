@@ -64,6 +64,14 @@ def running(host: FakeHost, crawl_interval_s: float = 3600) -> Iterator[Run]:
         yield run
 
 
+def crawl(run: Run) -> None:
+    """One more of them, from its beginning to its end; what was looked at before is not counted."""
+    run.host.xfs.projects.looks.clear()
+    run.daemon._crawl_due = 0
+    run.daemon.run_cycle(patience_s=0)
+    run.until(lambda: run.daemon._crawl is None)
+
+
 def tag_of(host: FakeHost, path: Path) -> Tag:
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -256,6 +264,26 @@ def test_a_limit_that_drifted_is_put_right_by_the_crawl(host: FakeHost, root: Pa
         project = tag_of(host, root / pv_path("pvc-1")).project_id
         host.xfs.projects.set_limits(project, Limits(bhard_bytes=MIB, bsoft_bytes=MIB))
         run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_enforced_pvs_are_looked_at_in_one_sweep_of_the_kernel_s_table(
+    host: FakeHost, root: Path, restart: bool
+) -> None:
+    names = [f"pvc-{number}" for number in range(100)]
+    for name in names:
+        make_pv(root, name)
+        put_record(root, name)
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        if not restart:
+            crawl(run)
+    if restart:
+        with running(host) as run:
+            host.xfs.projects.looks.clear()
+            run.until(lambda: run.daemon.ready)
+            assert all(run.is_(State.ENFORCED, root, name) for name in names)
+    assert host.xfs.projects.looks == {"sweep": 2}  # one more looks for limits that no record claims
 
 
 def test_a_directory_that_was_replaced_gets_its_limit_anew(host: FakeHost, root: Path) -> None:
