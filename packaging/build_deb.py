@@ -21,6 +21,8 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from kadalu_ext.quotad import config
+
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PACKAGING: Final = REPOSITORY / "packaging"
 MAINTAINER: Final = "The kadalu_ext maintainers <kadalu-ext@localhost>"
@@ -58,6 +60,7 @@ def lay_out(stage: Path) -> None:
     shutil.copy(PACKAGING / "nfpm.yaml", stage)
     shutil.copytree(PACKAGING / "scripts", stage / "scripts")
     shutil.copy(REPOSITORY / "systemd" / "kadalu-quotad.service", stage)
+    (stage / "kadalu-quotad.toml").write_text(config.render(config.Config()))
     (stage / "bin").mkdir()
     shutil.copy(PACKAGING / "kadalu-quotad", stage / "bin")
     for source in modules():

@@ -10,6 +10,8 @@ From the inside outwards:
     enforce    one record from what it asks for to what the kernel confirms
     watch      inotify
     daemon     the loop around them;  systemd  tells systemd about it
+    config     /etc/kadalu-quotad.toml
+    once       one turn of it in the foreground, or as a dry run;  tally  counts what is changed, or keeps it from being
     status     the same looked at without changing anything;  explain  for one PV, step by step
     show       what was looked at, as people and monitoring read it;  progress  a bar meanwhile
     main       the command line

@@ -11,14 +11,15 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Final
 
-from kadalu_ext.errors import QuotaError
+from kadalu_ext.errors import InvalidInputError, QuotaError
 from kadalu_ext.log import Logger
 from kadalu_ext.quotad import scan
-from kadalu_ext.quotad.bricks import GLUSTERD_DIR, Brick, Choice, read_inventory
+from kadalu_ext.quotad.bricks import Brick, Choice, read_inventory
+from kadalu_ext.quotad.config import Config
 from kadalu_ext.quotad.enforce import Enforcer, Outcome, Settling
 from kadalu_ext.quotad.plan import Owner, State
 from kadalu_ext.quotad.systemd import Notifier
@@ -41,14 +42,6 @@ _END: Final = object()
 _log: Final = Logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What can be chosen. crawl_interval_s: after how long everything is looked through again without any event."""
-
-    glusterd_dir: str = GLUSTERD_DIR
-    crawl_interval_s: float = 60.0
-
-
 @dataclass(frozen=True)
 class _Retry:
     due: float
@@ -56,10 +49,16 @@ class _Retry:
 
 
 class Daemon:
-    """Made and run in one thread; `stop` may be called from a signal handler."""
+    """Made and run in one thread; `stop` and `reload` may be called from a signal handler.
 
-    def __init__(self, config: Config, *, systems: FileSystems, notifier: Notifier) -> None:
+    reread: the configuration as it is now; it raises InvalidInputError if it cannot be used.
+    """
+
+    def __init__(
+        self, config: Config, *, systems: FileSystems, notifier: Notifier, reread: Callable[[], Config] | None = None
+    ) -> None:
         self._config = config
+        self._reread = reread
         self._systems = systems
         self._notifier = notifier
         self._enforcer = Enforcer(systems)
@@ -78,6 +77,7 @@ class Daemon:
         self._crawl_due = time.monotonic()
         self._ready = False
         self._stopping = False
+        self._reloading = False
         self._told = (False, "")
         self._told_at = 0.0
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -98,6 +98,11 @@ class Daemon:
         self._stopping = True
         os.write(self._waker, b"\0")
 
+    def reload(self) -> None:
+        """Takes the configuration as it is now, after the slice at hand; one that cannot be used changes nothing."""
+        self._reloading = True
+        os.write(self._waker, b"\0")
+
     def close(self) -> None:
         """Lets go of descriptors; what is under way is left as it is."""
         self._crawl = None
@@ -114,6 +119,8 @@ class Daemon:
         self._wait(idle_s if patience_s is None else min(idle_s, patience_s))
         for event in self._watcher.read():
             self._heed(event)
+        if self._reloading:
+            self._take_configuration()
         now = time.monotonic()
         self._queue.update((owner, None) for owner, retry in self._retries.items() if retry.due <= now)
         if self._crawl is None and self._crawl_due <= now:
@@ -121,6 +128,22 @@ class Daemon:
             self._crawl = self._crawl_steps()
         self._work(now + SLICE_S)
         self._tell()
+
+    def crawl(self) -> None:
+        """Looks through everything once, now, and returns when all of it is settled that can be."""
+        self._ready, self._crawl, self._crawl_due = False, None, time.monotonic()
+        while not self._ready or self.busy:
+            self.run_cycle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is at work or waits its turn; what is tried again later is not."""
+        return bool(self._queue or self._jobs or self._crawl is not None)
+
+    @property
+    def settled(self) -> int:
+        """Of how many records it is known what became of them."""
+        return len(self._outcomes)
 
     @property
     def ready(self) -> bool:
@@ -137,10 +160,26 @@ class Daemon:
         """The bricks that cannot enforce, by path, and why."""
         return dict(self._refused)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of glusterd's files was not understood."""
+        return self._problems
+
     # --- when ---
 
+    def _take_configuration(self) -> None:
+        self._reloading = False
+        os.read(self._wake, 4096)
+        try:
+            self._config = self._reread() if self._reread else self._config
+        except InvalidInputError as error:
+            _log.error("configuration refused, the one before stays", reason=str(error))
+            return
+        self._crawl_due = time.monotonic()
+        _log.info("configuration taken", **asdict(self._config))
+
     def _idle_s(self) -> float:
-        if self._queue or self._jobs or self._crawl is not None:
+        if self.busy:
             return 0.0
         due = min([self._crawl_due, *(retry.due for retry in self._retries.values())])
         if self._notifier.watchdog_s is not None:

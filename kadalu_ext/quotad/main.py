@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kadalu_ext import __version__, log
-from kadalu_ext.errors import RecordError
-from kadalu_ext.quotad import explain, show, status
-from kadalu_ext.quotad.bricks import GLUSTERD_DIR
-from kadalu_ext.quotad.daemon import Config, Daemon
+from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.quotad import config, explain, once, show, status
+from kadalu_ext.quotad.config import Config
+from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.progress import Bar
 from kadalu_ext.quotad.systemd import Notifier
 from kadalu_ext.quotad.xfs import Xfs
@@ -38,7 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return show.Level.UNKNOWN if options.command == "check" else CANNOT
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may be in any language, the locale need not be
-    return _COMMANDS[options.command](options)
+    try:
+        return _COMMANDS[options.command](options, _configuration(options))
+    except InvalidInputError as error:
+        print(f"kadalu-quotad: {error}", file=sys.stderr)
+        return show.Level.UNKNOWN if options.command == "check" else CANNOT
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,21 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     common, looking = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
     looking.add_argument("--json", action="store_true", help="one JSON object, sizes in bytes")
-    common.add_argument(
-        "--glusterd-dir",
-        default=GLUSTERD_DIR,
-        metavar="DIR",
-        help="glusterd's working directory (default: %(default)s)",
-    )
+    common.add_argument("--config", metavar="FILE", help=f"the configuration (default: {config.CONFIG_FILE})")
+    common.add_argument("--glusterd-dir", metavar="DIR", help="whatever the configuration says")
     run = commands.add_parser("run", parents=[common], help="the daemon; systemd starts it")
     run.add_argument(
         "--crawl-interval",
-        type=_interval,
-        default=Config.crawl_interval_s,
+        type=float,
         metavar="SECONDS",
-        help="look through everything again after this long, whatever inotify said (default: %(default)g)",
+        help="look through everything again after this long, whatever the configuration says",
     )
-    run.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], default="INFO")
+    run.add_argument("--log-level", choices=config.LOG_LEVELS, help="whatever the configuration says")
     commands.add_parser(
         "status",
         parents=[common, looking],
@@ -94,68 +95,108 @@ def _parser() -> argparse.ArgumentParser:
         "that is not. Exit status: 0 if it is enforced on every brick of this host that has it, 1 if not, 2 if it "
         "could not look.",
     )
+    whole = commands.add_parser(
+        "once",
+        parents=[common, looking],
+        help="look through everything once, and make it true",
+        description="What the daemon does when it starts, in the foreground; not while the daemon runs. Exit status: 0 "
+        "if all is enforced then, 1 if not, 2 if it could not begin.",
+    )
+    whole.add_argument("--dry-run", action="store_true", help="change nothing, say what would be changed")
+    commands.add_parser(
+        "config",
+        parents=[common],
+        help="the configuration in force, every key explained",
+        description="Writes the configuration as a file with every key, what it means, its unit and its default. Exit "
+        "status: 0, or 2 if it cannot be used, with the reason; `systemctl reload kadalu-quotad` asks this first.",
+    )
     explained.add_argument("pv", metavar="PV", help="its name, as kubectl get pv shows it")
     return parser
 
 
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 1 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 86400 seconds")
-    return seconds
+def _configuration(options: argparse.Namespace) -> Config:
+    return config.load(
+        options.config,
+        glusterd_dir=options.glusterd_dir,
+        crawl_interval_s=getattr(options, "crawl_interval", None),
+        log_level=getattr(options, "log_level", None),
+    )
 
 
-def _run(options: argparse.Namespace) -> int:
-    os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
-    lock = os.open(f"{RUN_DIR}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    if not _try_lock(lock):
+def _run(options: argparse.Namespace, chosen: Config) -> int:
+    lock = _lock()
+    if lock is None:
         # two would take the same free project ids
         print("kadalu-quotad: another one is running on this host", file=sys.stderr)
         return CANNOT
-    # tagging a tree holds a descriptor or two for each level of it
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    log.configure(options.log_level)
-    config = Config(glusterd_dir=options.glusterd_dir, crawl_interval_s=options.crawl_interval)
-    daemon = Daemon(config, systems=Xfs(), notifier=Notifier(os.environ))
+    _allow_descriptors()
+    log.configure(chosen.log_level)
+
+    def reread() -> Config:
+        fresh = _configuration(options)
+        log.configure(fresh.log_level)
+        return fresh
+
+    daemon = Daemon(chosen, systems=Xfs(), notifier=Notifier(os.environ), reread=reread)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
     daemon.run()
     return OK
 
 
-def _look(options: argparse.Namespace) -> status.Report:
+def _allow_descriptors() -> None:
+    """Tagging a tree holds a descriptor or two for each level of it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _once(options: argparse.Namespace, chosen: Config) -> int:
+    if not options.dry_run and _lock() is None:
+        print(
+            "kadalu-quotad: the daemon is running on this host and does this by itself; --dry-run says what is left",
+            file=sys.stderr,
+        )
+        return CANNOT
+    _allow_descriptors()
+    log.configure("CRITICAL")  # what there is to say is said at the end
     with Bar(sys.stderr) as bar:
-        return status.look(options.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+        done = once.once(chosen, Xfs(), dry_run=options.dry_run, progress=bar)
+    sys.stdout.write(once.to_json(done) + "\n" if options.json else once.render(done))
+    return OK if done.all_enforced and not (done.dry_run and done.changed) else LOOK
 
 
-def _status(options: argparse.Namespace) -> int:
-    report = _look(options)
+def _config(_: argparse.Namespace, chosen: Config) -> int:
+    sys.stdout.write(config.render(chosen))
+    return OK
+
+
+def _look(chosen: Config) -> status.Report:
+    with Bar(sys.stderr) as bar:
+        return status.look(chosen.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+
+
+def _status(options: argparse.Namespace, chosen: Config) -> int:
+    report = _look(chosen)
     sys.stdout.write(show.to_json(report) + "\n" if options.json else show.render(report))
     return OK if report.all_enforced and report.daemon_running else LOOK
 
 
-def _report(options: argparse.Namespace) -> int:
-    report = _look(options)
+def _report(options: argparse.Namespace, chosen: Config) -> int:
+    report = _look(chosen)
     sys.stdout.write(show.volumes_to_json(report) + "\n" if options.json else show.render_volumes(report))
     return OK if report.all_enforced and report.daemon_running else LOOK
 
 
-def _check(options: argparse.Namespace) -> int:
-    check = show.check(_look(options))
+def _check(options: argparse.Namespace, chosen: Config) -> int:
+    check = show.check(_look(chosen))
     print(check.to_json() if options.json else check.line())
     return check.level
 
 
-def _explain(options: argparse.Namespace) -> int:
-    try:
-        with Bar(sys.stderr) as bar:
-            answer = explain.explain(
-                options.pv, options.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar
-            )
-    except RecordError as error:
-        print(f"kadalu-quotad: {error}", file=sys.stderr)
-        return CANNOT
+def _explain(options: argparse.Namespace, chosen: Config) -> int:
+    with Bar(sys.stderr) as bar:
+        answer = explain.explain(options.pv, chosen.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
     sys.stdout.write(explain.to_json(answer) + "\n" if options.json else explain.render(answer))
     return OK if answer.enforced else LOOK
 
@@ -171,6 +212,16 @@ def _is_running() -> bool:
         os.close(lock)
 
 
+def _lock() -> int | None:
+    """The lock that says who sets limits on this host; None if another has it. It is held until this process ends."""
+    os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
+    lock = os.open(f"{RUN_DIR}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if _try_lock(lock):
+        return lock
+    os.close(lock)
+    return None
+
+
 def _try_lock(lock: int) -> bool:
     """flock(2): it goes with the process, however that ends."""
     try:
@@ -180,8 +231,9 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace, Config], int]]] = {
     "run": _run, "status": _status, "report": _report, "check": _check, "explain": _explain,
+    "once": _once, "config": _config,
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ NOBODY_SEES = (
     "missing", "must not be negative", "is more than limit_bytes", "access_mode: ", "must be an absolute path below",
     "there is no such volume", "there is no volume ", "is not mounted at", "not a PV of",
     # caught, and said in other words
-    "deadline", "is no component of a path", "its client is closed", "a path holds a NUL",
+    "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",
 )  # fmt: skip
 OTHERS = (
     "storageclass.storage.k8s.io … not found", "waiting for a volume to be created",

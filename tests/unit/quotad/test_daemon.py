@@ -16,7 +16,8 @@ import pytest
 
 from kadalu_ext.quotad import watch
 from kadalu_ext.quotad.bricks import Brick, Choice
-from kadalu_ext.quotad.daemon import Config, Daemon
+from kadalu_ext.quotad.config import Config
+from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.enforce import Enforcer, Outcome
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits, Owner, ProjectId, State, Tag
 from kadalu_ext.quotad.systemd import Notifier
@@ -270,7 +271,7 @@ def test_a_limit_that_drifted_is_put_right_by_the_crawl(host: FakeHost, root: Pa
 def test_enforced_pvs_are_looked_at_in_one_sweep_of_the_kernel_s_table(
     host: FakeHost, root: Path, restart: bool
 ) -> None:
-    names = [f"pvc-{number}" for number in range(100)]
+    names = [f"pvc-{number}" for number in range(8)]
     for name in names:
         make_pv(root, name)
         put_record(root, name)

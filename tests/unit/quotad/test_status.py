@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kadalu_ext.quotad import show, status
-from kadalu_ext.quotad.daemon import Config, Daemon
+from kadalu_ext.quotad.config import Config
+from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits
 from kadalu_ext.quotad.systemd import Notifier
 from tests.unit.quotad.fakes import FakeHost, make_pv, put_record
