@@ -306,11 +306,11 @@ class Daemon:
         self._enforcer.end_sweep()
         for brick in inventory.bricks:
             yield from self._crawl_brick(brick, devices)
-        self._enforcer.end_sweep()
         if inventory.complete and None not in devices:
             for brick in filter(None, devices.values()):
                 self._clear_orphans(brick)
                 yield
+        self._enforcer.end_sweep()
 
     def _crawl_brick(self, brick: Brick, devices: dict[int | None, Brick | None]) -> Iterator[None]:
         served = brick.path in self._bricks and not brick.unsupported

@@ -110,23 +110,28 @@ class Enforcer:
     def _look(
         self, opened: OpenBrick, records: int, name: str, limits: dict[ProjectId, Limits], claims: Claims
     ) -> Outcome | None:
-        owner = Owner(opened.brick.path, name)
+        # the inner loop of every crawl: nothing is made here that it can do without
         try:
             record = scan.read_record_in(records, name)
-            with scan.open_pv(opened, record) as directory:
-                tag = opened.table.get_tag(directory)
-                wanted = opened.wanted(record)
-                if not tag.inherit or not plan.is_ours(tag.project_id) or limits.get(tag.project_id) != wanted:
-                    return None
-                if not claims.may_have(owner, tag.project_id):
-                    return None
-                if claims.owner(tag.project_id) is None:
-                    inode = os.fstat(directory).st_ino
-                    if claims.rival(owner, tag.project_id, inode) is not None:
-                        return None
-                    claims.take(owner, tag.project_id, inode)
+            directory = scan.open_path(opened.root, record.path)
         except (OSError, RecordError):
             return None
+        try:
+            tag, wanted = opened.table.get_tag(directory), opened.wanted(record)
+            if not tag.inherit or not plan.is_ours(tag.project_id) or limits.get(tag.project_id) != wanted:
+                return None
+            owner = Owner(opened.brick.path, name)
+            if not claims.may_have(owner, tag.project_id):
+                return None
+            if claims.owner(tag.project_id) is None:
+                inode = os.fstat(directory).st_ino
+                if claims.rival(owner, tag.project_id, inode) is not None:
+                    return None
+                claims.take(owner, tag.project_id, inode)
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
         return Outcome(state=State.ENFORCED, project_id=tag.project_id, limit_bytes=wanted.bhard_bytes)
 
     def keep(self, opened: OpenBrick, names: Collection[str]) -> None:
@@ -154,8 +159,8 @@ class Enforcer:
 
         Only when every record of every brick on this file system was settled or kept. Raises: OSError.
         """
-        rows = opened.table.rows(FIRST_PROJECT_ID, LAST_PROJECT_ID)
-        gone = plan.orphans(list(rows), self._claims_on(opened.device))
+        self.sweep(opened)
+        gone = plan.orphans(self._swept[opened.device], self._claims_on(opened.device))
         for project_id in gone:
             self._set_limits(opened, project_id, NO_LIMITS)
         return gone

@@ -14,7 +14,7 @@ How a PV becomes enforced, in the one order that is right after a crash at any s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, Protocol
@@ -168,7 +168,7 @@ def decide(tag: Tag, wanted: Limits, *, owner: Owner, claims: Claims, projects: 
     """
     mine = is_ours(tag.project_id) and claims.owner(tag.project_id) in (None, owner)
     project_id = tag.project_id if mine else free_id(claims, projects, start)
-    row = projects.get(project_id)
+    row = projects.get(project_id) if mine else None  # a free id is one without a row
     limits = row.limits if row else NO_LIMITS
     unfinished = limits == NO_LIMITS and wanted != NO_LIMITS
     return Todo(
@@ -195,12 +195,12 @@ def free_id(claims: Claims, projects: Projects, start: ProjectId) -> ProjectId:
     )
 
 
-def orphans(rows: Iterable[Project], claims: Claims) -> list[ProjectId]:
+def orphans(limits: Mapping[ProjectId, Limits], claims: Claims) -> list[ProjectId]:
     """The projects of our range that still have a limit although no record claims them."""
     return [
-        row.project_id
-        for row in rows
-        if is_ours(row.project_id) and row.limits != NO_LIMITS and claims.owner(row.project_id) is None
+        project_id
+        for project_id, limit in limits.items()
+        if is_ours(project_id) and limit != NO_LIMITS and claims.owner(project_id) is None
     ]
 
 

@@ -86,14 +86,15 @@ def open_beneath(root: int, path: str) -> Iterator[int]:
 
     Raises: FileNotFoundError; NotADirectoryError for a symlink, a file or another mount on the way; OSError.
     """
-    fd = _open_beneath(root, path)
+    fd = open_path(root, path)
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _open_beneath(root: int, path: str) -> int:
+def open_path(root: int, path: str) -> int:
+    """As `open_beneath`, for who closes it."""
     if not {"", ".", ".."}.isdisjoint(path.split("/")) or "\0" in path:
         raise NotADirectoryError(errno.ENOTDIR, f"{path!r} is no path on a brick")
     fd = int(_libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), _HOW, len(_HOW)))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_SWEEPS: Final = 16
 """How often a tree is looked through until nothing is left to tag. Two are enough unless the tags are being undone."""
 
+_NO_SUBDIRECTORIES: Final = 2
+"""A directory's link count on XFS: its name, its own dot, and a dot-dot for each directory in it."""
 _IDENTIFY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -38,8 +40,10 @@ def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
     Left in the middle, it is begun again: inodes that have the tag cost a look. Raises: OSError naming the entry.
     """
     # files, then directories
-    for files in (True, False):
-        for _ in _sweep(table, top, tag, files=files, directories=not files):
+    for _ in _sweep(table, top, tag, files=True, directories=False):
+        yield
+    if os.fstat(top).st_nlink != _NO_SUBDIRECTORIES:
+        for _ in _sweep(table, top, tag, files=False, directories=True):
             yield
     table.set_tag(top, tag)
     for _ in range(MAX_SWEEPS):

@@ -284,7 +284,7 @@ def test_enforced_pvs_are_looked_at_in_one_sweep_of_the_kernel_s_table(
             host.xfs.projects.looks.clear()
             run.until(lambda: run.daemon.ready)
             assert all(run.is_(State.ENFORCED, root, name) for name in names)
-    assert host.xfs.projects.looks == {"sweep": 2}  # one more looks for limits that no record claims
+    assert host.xfs.projects.looks == {"sweep": 1}
 
 
 def test_a_directory_that_was_replaced_gets_its_limit_anew(host: FakeHost, root: Path) -> None:
