@@ -70,6 +70,7 @@ def lay_out(stage: Path) -> None:
     (stage / "doc").mkdir()
     shutil.copy(PACKAGING / "copyright", stage / "doc")
     shutil.copy(REPOSITORY / "docs" / "brick-hosts.md", stage / "doc")
+    shutil.copy(REPOSITORY / "systemd" / "metrics-http.conf", stage / "doc")
     try:
         distribution = importlib.metadata.distribution("inotify_simple")
     except importlib.metadata.PackageNotFoundError:

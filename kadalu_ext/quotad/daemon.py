@@ -161,6 +161,11 @@ class Daemon:
         return dict(self._refused)
 
     @property
+    def bricks(self) -> tuple[Brick, ...]:
+        """The bricks that are looked after, refused ones among them."""
+        return tuple(brick for path in sorted(self._in_use) if (brick := self._bricks.get(path)))
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What of glusterd's files was not understood."""
         return self._problems

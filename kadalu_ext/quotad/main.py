@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Final
 
 from kadalu_ext import __version__, log
@@ -18,6 +19,7 @@ from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.quotad import config, explain, once, show, status
 from kadalu_ext.quotad.config import Config
 from kadalu_ext.quotad.daemon import Daemon
+from kadalu_ext.quotad.metrics import Exporter
 from kadalu_ext.quotad.progress import Bar
 from kadalu_ext.quotad.systemd import Notifier
 from kadalu_ext.quotad.xfs import Xfs
@@ -135,13 +137,17 @@ def _run(options: argparse.Namespace, chosen: Config) -> int:
     def reread() -> Config:
         fresh = _configuration(options)
         log.configure(fresh.log_level)
+        exporter.take(fresh)
         return fresh
 
     daemon = Daemon(chosen, systems=Xfs(), notifier=Notifier(os.environ), reread=reread)
+    exporter = Exporter(daemon, Xfs())
+    exporter.take(chosen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
-    daemon.run()
+    with closing(exporter):
+        daemon.run()
     return OK
 
 
