@@ -105,6 +105,8 @@ def open_path(root: int, path: str) -> int:
         raise NotADirectoryError(errno.ENOTDIR, f"there is a symlink or file in {path!r}, a directory is expected")
     if code == errno.EXDEV:
         raise NotADirectoryError(errno.ENOTDIR, "another file system is mounted in the brick")
+    if code == errno.ENOSYS:
+        raise OSError(code, "openat2(2) is refused: take RestrictSUIDSGID= out of the drop-ins of kadalu-quotad's unit")
     raise OSError(code, os.strerror(code))
 
 
