@@ -59,7 +59,8 @@ def lay_out(stage: Path) -> None:
     """Puts everything that nfpm.yaml names below `stage`, with the modes that it will have."""
     shutil.copy(PACKAGING / "nfpm.yaml", stage)
     shutil.copytree(PACKAGING / "scripts", stage / "scripts")
-    shutil.copy(REPOSITORY / "systemd" / "kadalu-quotad.service", stage)
+    for unit in ("kadalu-quotad.service", "metrics-http.conf"):
+        shutil.copy(REPOSITORY / "systemd" / unit, stage)
     (stage / "kadalu-quotad.toml").write_text(config.render(config.Config()))
     (stage / "bin").mkdir()
     shutil.copy(PACKAGING / "kadalu-quotad", stage / "bin")
@@ -70,7 +71,6 @@ def lay_out(stage: Path) -> None:
     (stage / "doc").mkdir()
     shutil.copy(PACKAGING / "copyright", stage / "doc")
     shutil.copy(REPOSITORY / "docs" / "brick-hosts.md", stage / "doc")
-    shutil.copy(REPOSITORY / "systemd" / "metrics-http.conf", stage / "doc")
     try:
         distribution = importlib.metadata.distribution("inotify_simple")
     except importlib.metadata.PackageNotFoundError:

@@ -56,7 +56,7 @@ class Config:
         metadata={
             "unit": "ADDRESS:PORT, or empty for none",
             "help": "Prometheus metrics are served here, at /metrics, over HTTP, to whoever can reach it. The unit "
-            "allows no network: metrics-http.conf beside brick-hosts.md is the drop-in that does.",
+            "allows no network: /usr/share/kadalu-quotad/metrics-http.conf is the drop-in that does.",
         },
     )
 
