@@ -9,7 +9,8 @@ From the inside outwards:
     tree       tags a PV's whole tree
     enforce    one record from what it asks for to what the kernel confirms
     watch      inotify
-    daemon     the loop around them;  systemd  tells systemd about it
+    worker     the loop around them, one for each file system, so that one that hangs delays no other
+    daemon     tells the workers which bricks there are and when to look;  systemd  tells systemd about it
     config     /etc/kadalu-quotad.toml
     metrics    for Prometheus, to a file;  metrics_http  or over HTTP
     once       one turn of it in the foreground, or as a dry run;  tally  counts what is changed, or keeps it from being

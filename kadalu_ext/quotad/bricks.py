@@ -2,7 +2,7 @@
 
 Files below /var/lib/glusterd (gluster 10.3, xlators/mgmt/glusterd/src/glusterd-store.c): `glusterd.info` has this
 host's `UUID=`; `vols/V/info` the volume, its options, and `brick-N=` the names of the files in `vols/V/bricks/`, in
-the volume's order; each of those has `uuid=` of its host and `path=`. glusterd writes them under another name and
+the volume's order; each of those has `uuid=` of its host, `path=` and `real_path=`. glusterd writes them under another name and
 renames.
 
 Which volumes: if `kadalustorage.info` exists, those that it names. If not, those whose option user.kadalu-ext.export
@@ -124,10 +124,12 @@ def _volume_bricks(directory: str, volume: str, uuid: str, named: frozenset[str]
     choice = _choose(volume, info, named)
     for index in range(count):
         brick = _read_pairs(os.path.join(directory, "bricks", os.path.basename(info.get(f"brick-{index}", ""))))
-        if brick.get("uuid", "") == uuid and brick.get("path", "").startswith("/") and "\0" not in brick["path"]:
+        # real_path: without symlinks, as glusterd found it when the brick was added; path: as somebody typed it
+        path = brick.get("real_path") or brick.get("path", "")
+        if brick.get("uuid", "") == uuid and path.startswith("/") and "\0" not in path:
             arbiter = index % subvolume >= subvolume - arbiters
             yield Brick(
-                volume=volume, path=brick["path"], arbiter=arbiter, data_bricks=data_bricks,
+                volume=volume, path=path, arbiter=arbiter, data_bricks=data_bricks,
                 choice=choice, unsupported=unsupported,
             )  # fmt: skip
 

@@ -7,7 +7,7 @@ as in earnest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from kadalu_ext.quotad.plan import NO_LIMITS, Limits, Project, ProjectId, Tag
@@ -40,6 +40,9 @@ class Tally:
         return _Table(
             self._systems.table(fd), self, device, self._tags.setdefault(device, {}) if self._dry_run else None
         )
+
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        return self._systems.places(paths)
 
     def change(self, device: int, project_id: ProjectId) -> Change:
         """The change of this project so far, to be added to."""

@@ -15,12 +15,13 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kadalu_ext import mountinfo
 from kadalu_ext.errors import QuotaError, WireError
+from kadalu_ext.mountinfo import Mount
 from kadalu_ext.quotad import plan
 from kadalu_ext.quotad.plan import Limits, Project, ProjectId, Tag
 
@@ -183,6 +184,10 @@ class FileSystems(Protocol):
     def table(self, fd: int) -> QuotaTable:
         """Its table, which borrows `fd`. Does no I/O."""
 
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """On which file system each of the paths is (st_dev), and what else tells one mount of it from another; none of
+        a path of which it cannot be told. Touches none of them, so that it never hangs."""
+
 
 class Xfs:
     """The FileSystems of this host."""
@@ -190,12 +195,14 @@ class Xfs:
     def check(self, fd: int, path: str) -> None:
         device = os.fstat(fd).st_dev
         try:
-            mounts = [mount for mount in mountinfo.read() if mount.device == device]
+            everywhere = mountinfo.read()
         except WireError as error:
             raise QuotaError(f"{path}: {error}") from error
-        # the longest mount point above the brick: a file system can be mounted in several places
-        above = [mount for mount in mounts if path == mount.path or path.startswith(mount.path.rstrip("/") + "/")]
-        mount = max(above or mounts, key=lambda mount: len(mount.path), default=None)
+        expected = _above(everywhere, path)
+        if expected is not None and expected.device != device:
+            raise QuotaError(f"{path} is not on {expected.path}: the brick must be known to gluster by its real path")
+        mounts = [mount for mount in everywhere if mount.device == device]
+        mount = _above(mounts, path) or max(mounts, key=lambda mount: len(mount.path), default=None)
         if mount is None:
             raise QuotaError(
                 f"{path}: its file system is not in {mountinfo.MOUNTINFO}, so it cannot be told what it is"
@@ -217,6 +224,20 @@ class Xfs:
 
     def table(self, fd: int) -> XfsTable:
         return XfsTable(fd)
+
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        try:
+            mounts = mountinfo.read()
+        except (OSError, WireError):
+            return {}
+        found = {path: _above(mounts, path) for path in paths}
+        return {path: (mount.device, mount.mount_id) for path, mount in found.items() if mount is not None}
+
+
+def _above(mounts: Iterable[Mount], path: str) -> Mount | None:
+    """The mount that `path` is on, as its name says: the longest mount point above it, the last of several there."""
+    above = [mount for mount in mounts if path == mount.path or path.startswith(mount.path.rstrip("/") + "/")]
+    return max(reversed(above), key=lambda mount: len(mount.path), default=None)
 
 
 def _fsxattr(fd: int) -> bytes:

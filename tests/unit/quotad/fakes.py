@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from kadalu_ext.errors import QuotaError
@@ -76,18 +77,27 @@ def _tag_of(file: int | Path) -> Tag:
 
 
 class FakeXfs:
-    """The FileSystems of a fake host: one file system for everything below `root`. `refusal` refuses every brick."""
+    """The FileSystems of a fake host: one file system for everything below `root`. `refusal` refuses every brick.
+    devices: which bricks, by name, are said to be on another one; they hang until `hold` is set."""
 
     def __init__(self, root: Path) -> None:
         self.projects = FakeTable(root)
+        self.devices: dict[str, int] = {}
         self.refusal = ""
+        self.hold = threading.Event()
+        self.hold.set()
 
     def check(self, fd: int, path: str) -> None:
+        if os.path.basename(path) in self.devices:
+            self.hold.wait(60)
         if self.refusal:
             raise QuotaError(f"{path}: {self.refusal}")
 
     def table(self, fd: int) -> FakeTable:
         return self.projects
+
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        return {path: (self.devices.get(os.path.basename(path), 1),) for path in paths}
 
 
 class FakeHost:

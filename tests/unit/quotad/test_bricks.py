@@ -28,6 +28,13 @@ def test_only_the_bricks_of_this_host_are_taken(host: FakeHost) -> None:
     assert only(host) == Brick(volume="v", path=str(root), arbiter=False, data_bricks=1, choice=Choice.IF_USED)
 
 
+def test_a_brick_goes_by_its_path_without_symlinks(host: FakeHost) -> None:
+    host.add_volume("v")
+    (file,) = (host.glusterd / "vols" / "v" / "bricks").iterdir()
+    file.write_text(file.read_text() + "real_path=/srv/disk1/v\n")
+    assert only(host).path == "/srv/disk1/v"
+
+
 @pytest.mark.parametrize(("local", "arbiter"), [(0, False), (1, False), (2, True)])
 def test_the_last_brick_of_an_arbiter_volume_is_the_arbiter(host: FakeHost, local: int, arbiter: bool) -> None:
     host.add_volume("v", {"replica_count": 3, "arbiter_count": 1}, count=3, local=local)
