@@ -159,7 +159,7 @@ class _Brick:
         if row is None:
             return f"the record is the CSI driver's to write: is this the PV's name (kubectl get pv)? healed: {heal}?"
         if row.state is State.ENFORCED:
-            return show.FULL if row.full else ""
+            return show.full(row)
         if row.state is State.INVALID:
             return f"mend or remove the record through a mount of volume {self._brick.volume} (troubleshooting.md)"
         if not daemon_running:

@@ -15,7 +15,6 @@ from kadalu_ext.units import format_bytes
 
 NOT_RUNNING: Final = "kadalu-quotad is not running, so new PVs are not enforced: systemctl start kadalu-quotad"
 NO_BRICK: Final = "no brick of this host is kadalu-quotad's: name its volume in kadalustorage.info"
-FULL: Final = "full: expand its claim, or delete something in it"
 
 
 # --- status: a table a brick ---
@@ -57,9 +56,18 @@ def _pv_table(pvs: Sequence[PvStatus]) -> Iterator[str]:
     for pv in pvs:
         limit = "none" if pv.limit_bytes == 0 else _size(pv.limit_bytes)
         project = "-" if pv.project_id is None else str(pv.project_id)
-        reason = "; ".join(filter(None, [pv.reason, FULL if pv.full else ""]))
+        reason = "; ".join(filter(None, [pv.reason, full(pv)]))
         rows.append((printable(pv.pv), project, _size(pv.used_bytes), limit, pv.state.value, printable(reason)))
     return _table(rows)
+
+
+def full(pv: PvStatus) -> str:
+    """What is said of a PV at its limit, with the remedy; '' of others."""
+    if not pv.full:
+        return ""
+    # at the limit bricks refuse one by one, and what only some of them took cannot be healed before there is room
+    waits = f", {count(pv.heal_pending, 'of its files waits', 'of its files wait')} for heal on this brick"
+    return f"full{waits if pv.heal_pending else ''}: expand its claim, or delete something in it"
 
 
 # --- check: one line for monitoring ---
@@ -197,9 +205,9 @@ def render_volumes(report: Report) -> str:
 # --- words ---
 
 
-def count(number: int, what: str) -> str:
+def count(number: int, what: str, whats: str = "") -> str:
     """`1 brick`, `3 bricks`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number} {what if number == 1 else whats or what + 's'}"
 
 
 def printable(text: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kadalu_ext.errors import QuotaError, RecordError
-from kadalu_ext.quotad import plan, scan
+from kadalu_ext.quotad import heal, plan, scan
 from kadalu_ext.quotad.bricks import Brick, Choice, read_inventory
+from kadalu_ext.quotad.heal import Waiting
 from kadalu_ext.quotad.plan import Owner, Project, ProjectId, State, Tag
 from kadalu_ext.quotad.scan import OpenBrick
 from kadalu_ext.quotad.xfs import FileSystems
@@ -24,6 +25,7 @@ class PvStatus:
     """One record on one brick. `limit_bytes` is what the kernel enforces: 0 for nothing; None: unknown.
 
     full: writers are refused, or will be with the next write of ordinary size.
+    heal_pending: how many of its files and directories wait for gluster's self-heal on this brick (heal.py).
     """
 
     pv: str
@@ -34,17 +36,24 @@ class PvStatus:
     used_bytes: int | None = None
     limit_bytes: int | None = None
     full: bool = False
+    heal_pending: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrickStatus:
-    """One brick; `refused` is why nothing on it is enforced by us, or ''."""
+    """One brick; `refused` is why nothing on it is enforced by us, or ''.
+
+    heal_pending: how many files and directories wait for self-heal on it, whosever they are; heal_whole: whether these
+    are all, or only as many as were counted.
+    """
 
     volume: str
     path: str
     arbiter: bool
     refused: str
     pvs: tuple[PvStatus, ...]
+    heal_pending: int = 0
+    heal_whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +110,15 @@ class _Look:
         self._seen: dict[tuple[str, int, int], Owner] = {}
 
     def brick(self, brick: Brick) -> BrickStatus:
-        refused, pvs = brick.unsupported, list[PvStatus]()
+        refused, pvs, waiting = brick.unsupported, list[PvStatus](), Waiting()
         if not refused:
             try:
                 with scan.open_brick(brick, self._systems, check=True) as opened:
                     names = scan.record_names(opened.root)
                     self._total += len(names)
+                    waiting = heal.waiting(opened)
                     for name in names:
-                        pvs.append(self._pv(opened, name))
+                        pvs.append(self._pv(opened, name, waiting))
                         self._done += 1
                         self._progress(self._done, self._total)
             except QuotaError as error:
@@ -117,7 +127,7 @@ class _Look:
                 refused = f"{brick.path}: {scan.reason(error)}"
         return BrickStatus(volume=brick.volume, path=brick.path, arbiter=brick.arbiter, refused=refused, pvs=tuple(pvs))
 
-    def _pv(self, opened: OpenBrick, name: str) -> PvStatus:
+    def _pv(self, opened: OpenBrick, name: str, waiting: Waiting) -> PvStatus:
         size_bytes = None
         try:
             record = scan.read_record(opened.root, name)
@@ -135,6 +145,7 @@ class _Look:
                 pv=name, state=state, reason=reason, size_bytes=size_bytes, project_id=tag.project_id,
                 used_bytes=row.used_bytes if row else None, limit_bytes=row.limits.bhard_bytes if row else 0,
                 full=row is not None and is_full(row),
+                heal_pending=waiting.of(name, tag.project_id),
             )  # fmt: skip
         except FileNotFoundError:
             return PvStatus(

@@ -30,6 +30,7 @@ class FakeTable:
         self._root = root
         self._limits: dict[ProjectId, Limits] = {}
         self.log: list[str] = []
+        self.used_bytes: dict[ProjectId, int] = {}
         self.looks: Counter[str] = Counter()
 
     def get(self, project_id: ProjectId, /) -> Project | None:
@@ -60,7 +61,7 @@ class FakeTable:
             number: Project(
                 project_id=number,
                 limits=self._limits.get(number, NO_LIMITS),
-                used_bytes=0,
+                used_bytes=self.used_bytes.get(number, 0),
                 used_inodes=counts[number],
             )
             for number in limited | set(counts)
