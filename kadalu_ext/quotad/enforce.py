@@ -8,7 +8,7 @@ remembered. One at a time: it is not made for threads, and there must be one kad
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kadalu_ext.errors import RecordError
@@ -154,16 +154,17 @@ class Enforcer:
                 if owner.brick not in bricks:
                     claims.drop(owner)
 
-    def clear_orphans(self, opened: OpenBrick) -> list[ProjectId]:
-        """Lifts the limits of our projects on this file system that no record claims, and returns them.
+    def clear_orphans(self, opened: OpenBrick) -> Iterator[ProjectId]:
+        """Lifts the limits of our projects on this file system that no record claims; after each, its project.
 
         Only when every record of every brick on this file system was settled or kept. Raises: OSError.
         """
         self.sweep(opened)
-        gone = plan.orphans(self._swept[opened.device], self._claims_on(opened.device))
-        for project_id in gone:
-            self._set_limits(opened, project_id, NO_LIMITS)
-        return gone
+        claims = self._claims_on(opened.device)
+        for project_id in plan.orphans(self._swept[opened.device], claims):
+            if claims.owner(project_id) is None:  # still
+                self._set_limits(opened, project_id, NO_LIMITS)
+                yield project_id
 
     def _enforce(
         self, opened: OpenBrick, name: str, record: QuotaRecord, directory: int

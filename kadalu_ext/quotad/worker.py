@@ -234,10 +234,8 @@ class Worker:
         if orders.bricks is not None:
             self._adopt(orders.bricks)
         self._crawl_again |= orders.crawl
-        if orders.clear and not orders.crawl:
-            for brick in self._clearable:
-                self._clear_orphans(brick)
-            self._enforcer.end_sweep()
+        if orders.clear and self._crawl is None and not self._crawl_again:
+            self._crawl = self._clear_steps()
 
     def _heed(self, event: Event) -> None:
         match event.what:
@@ -420,15 +418,20 @@ class Worker:
             return False
         return True
 
-    def _clear_orphans(self, brick: Brick) -> None:
-        try:
-            with scan.open_brick(brick, self._systems, check=True) as opened:
-                gone = self._enforcer.clear_orphans(opened)
-        except (QuotaError, OSError) as error:
-            _log.error("cannot look for limits without a record", brick=brick.path, reason=str(error))
-            return
-        if gone:
-            _log.info("limits without a record lifted", brick=brick.path, project_ids=gone)
+    def _clear_steps(self) -> Iterator[None]:
+        for brick in self._clearable:
+            gone = 0
+            try:
+                with scan.open_brick(brick, self._systems, check=True) as opened:
+                    for project_id in self._enforcer.clear_orphans(opened):
+                        gone += 1
+                        _log.debug("limit without a record lifted", brick=brick.path, project_id=project_id)
+                        yield
+            except (QuotaError, OSError) as error:
+                _log.error("cannot look for limits without a record", brick=brick.path, reason=str(error))
+            if gone:
+                _log.info("limits without a record lifted", brick=brick.path, count=gone)
+        self._enforcer.end_sweep()
 
     def _watch(self, brick: Brick, root: int) -> None:
         try:
