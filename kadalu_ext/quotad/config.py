@@ -88,7 +88,7 @@ def parse(text: str, given: dict[str, object] | None = None) -> Config:
     """The configuration that `text` is. Raises: InvalidInputError naming the key, for unknown ones with the nearest."""
     try:
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise InvalidInputError(f"not TOML: {error}") from error
     known = {key.name: key for key in fields(Config)}
     for name, value in values.items():
@@ -125,7 +125,10 @@ def _check(config: Config) -> None:
 def _typed(name: str, value: object, default: object) -> Any:
     # a bool is an int to Python
     if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InvalidInputError(f"{name}: the number is too large") from error
     if isinstance(default, str) and isinstance(value, str):
         return value
     expected = "a number" if isinstance(default, float) else "text in quotes"
