@@ -11,6 +11,7 @@ From the inside outwards:
     watch      inotify
     worker     the loop around them, one for each file system, so that one that hangs delays no other
     daemon     tells the workers which bricks there are and when to look;  systemd  tells systemd about it
+    told       what the running daemon said of itself, for the commands that look
     config     /etc/kadalu-quotad.toml
     metrics    for Prometheus, to a file;  metrics_http  or over HTTP
     once       one turn of it in the foreground, or as a dry run;  tally  counts what is changed, or keeps it from being

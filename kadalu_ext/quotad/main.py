@@ -12,16 +12,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Final
 
 from kadalu_ext import __version__, log
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.quotad import config, explain, once, show, status
+from kadalu_ext.quotad import config, explain, once, show, status, told
 from kadalu_ext.quotad.config import Config
 from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.metrics import Exporter
 from kadalu_ext.quotad.progress import Bar
-from kadalu_ext.quotad.systemd import Notifier
+from kadalu_ext.quotad.told import TellingNotifier
 from kadalu_ext.quotad.xfs import Xfs
 
 RUN_DIR: Final = "/run/kadalu-quotad"
@@ -138,9 +139,12 @@ def _run(options: argparse.Namespace, chosen: Config) -> int:
         fresh = _configuration(options)
         log.configure(fresh.log_level)
         exporter.take(fresh)
+        notifier.interval_s = fresh.crawl_interval_s
         return fresh
 
-    daemon = Daemon(chosen, systems=Xfs(), notifier=Notifier(os.environ), reread=reread)
+    notifier = TellingNotifier(os.environ, RUN_DIR, chosen.crawl_interval_s)
+    daemon = Daemon(chosen, systems=Xfs(), notifier=notifier, reread=reread)
+    notifier.source = daemon
     exporter = Exporter(daemon, Xfs())
     exporter.take(chosen)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -179,7 +183,9 @@ def _config(_: argparse.Namespace, chosen: Config) -> int:
 
 def _look(chosen: Config) -> status.Report:
     with Bar(sys.stderr) as bar:
-        return status.look(chosen.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+        report = status.look(chosen.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+    doubts = told.doubts(RUN_DIR, report) if report.daemon_running else ()
+    return replace(report, problems=report.problems + doubts)
 
 
 def _status(options: argparse.Namespace, chosen: Config) -> int:

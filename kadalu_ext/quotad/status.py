@@ -58,7 +58,7 @@ class BrickStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole host. `problems` are about glusterd's files."""
+    """A whole host. `problems` are about glusterd's files, and about the daemon (told.py)."""
 
     daemon_running: bool
     problems: tuple[str, ...]
