@@ -105,3 +105,22 @@ def test_a_brick_that_only_the_sandboxed_daemon_cannot_reach_is_critical(host: B
     host.run(["systemctl", "daemon-reload"])
     host.run(["systemctl", "restart", "kadalu-quotad"])
     assert quotad(host, "check").startswith("OK")
+
+
+def test_limits_stay_in_force_while_the_package_is_upgraded_and_removed(host: BrickHost) -> None:
+    def limits() -> list[str]:
+        report = host.run(["xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks"]).stdout
+        return sorted(line.split()[3] for line in report.splitlines() if line.strip() and line.split()[3] != "0")
+
+    package = f"/tmp/{deb.build().name}"
+    before = host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout
+    assert limits() == ["32768", "32768"]
+    host.run(["dpkg", "--install", package])
+    assert limits() == ["32768", "32768"]
+    assert host.run(["systemctl", "is-active", "kadalu-quotad"]).stdout == "active\n"
+    assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout != before
+    host.run(["dpkg", "--remove", "kadalu-quotad"])
+    assert limits() == ["32768", "32768"]
+    assert host.run(["systemctl", "is-active", "kadalu-quotad"], check=False).stdout != "active\n"
+    left = host.run(["find", "/usr", "/lib/systemd", "/etc", "-name", "*kadalu*"]).stdout
+    assert left == ""
