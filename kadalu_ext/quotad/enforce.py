@@ -26,7 +26,7 @@ from kadalu_ext.quotad.plan import (
     Tag,
 )
 from kadalu_ext.quotad.scan import OpenBrick
-from kadalu_ext.quotad.tree import tag_tree
+from kadalu_ext.quotad.tree import mend_tree, tag_tree
 from kadalu_ext.quotad.xfs import FileSystems
 from kadalu_ext.record import RECORDS_DIR, QuotaRecord
 
@@ -55,9 +55,12 @@ class Enforcer:
         self._next: dict[int, ProjectId] = {}
         self._swept: dict[int, dict[ProjectId, Limits]] = {}
 
-    def settle(self, brick: Brick, name: str) -> Settling:
+    def settle(self, brick: Brick, name: str, *, deep: bool = False) -> Settling:
         """Does for the record `name` whatever is to be done now. Idempotent; may be left after any step and begun
         again.
+
+        deep: looks through the tree also if its top and its limit say that it is whole; and only that: a record that is
+        gone is left to whoever hears of it, or to the crawl, which can tell one from all of them.
 
         It has its project before the first step ends. Raises: QuotaError if the brick cannot be opened, or has no
         project ids left.
@@ -67,11 +70,12 @@ class Enforcer:
             try:
                 record = scan.read_record(opened.root, name)
                 if record is None:
-                    self._release(opened, Owner(brick.path, name))
+                    if not deep:
+                        self._release(opened, Owner(brick.path, name))
                     return None
                 path = record.path
                 with scan.open_pv(opened, record) as directory:
-                    return (yield from self._enforce(opened, name, record, directory))
+                    return (yield from self._enforce(opened, name, record, directory, deep))
             except FileNotFoundError:
                 return Outcome(state=State.WAITING, reason=f"its directory {path} is not there yet")
             except RecordError as error:
@@ -167,7 +171,7 @@ class Enforcer:
                 yield project_id
 
     def _enforce(
-        self, opened: OpenBrick, name: str, record: QuotaRecord, directory: int
+        self, opened: OpenBrick, name: str, record: QuotaRecord, directory: int, deep: bool
     ) -> Generator[None, None, Outcome]:
         owner, claims, table = Owner(opened.brick.path, name), self._claims_on(opened.device), opened.table
         tag, inode, wanted = table.get_tag(directory), os.fstat(directory).st_ino, opened.wanted(record)
@@ -183,12 +187,13 @@ class Enforcer:
             self._set_limits(opened, former, NO_LIMITS)
         if todo.retag:
             yield from tag_tree(table, directory, Tag(project_id=todo.project_id, inherit=True))
+        mended = (yield from mend_tree(table, directory, tag)) if deep and not todo.retag else 0
         if todo.limits is not None:
             self._set_limits(opened, todo.project_id, todo.limits)
         state, reason = plan.judge(table.get_tag(directory), wanted, table)
         return Outcome(
             state=state, reason=reason, project_id=todo.project_id, limit_bytes=wanted.bhard_bytes,
-            acted=todo.retag or todo.limits is not None,
+            acted=todo.retag or todo.limits is not None or mended > 0,
         )  # fmt: skip
 
     def _release(self, opened: OpenBrick, owner: Owner) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Final
 
 from kadalu_ext.quotad.plan import Tag
@@ -46,13 +46,24 @@ def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
         for _ in _sweep(table, top, tag, files=False, directories=True):
             yield
     table.set_tag(top, tag)
+    yield from mend_tree(table, top, tag)
+
+
+def mend_tree(table: QuotaTable, top: int, tag: Tag) -> Generator[None, None, int]:
+    """Tags what lacks it below the open directory `top`, which has it, in steps as `tag_tree`; how many inodes that
+    were.
+
+    Raises: OSError naming the entry.
+    """
+    total = 0
     for _ in range(MAX_SWEEPS):
         changes = 0
         for changed in _sweep(table, top, tag, files=True, directories=True):
             changes += changed
             yield
         if not changes:
-            return
+            return total
+        total += changes
     raise OSError(errno.EBUSY, f"still something to tag after {MAX_SWEEPS} sweeps: something undoes the tags")
 
 

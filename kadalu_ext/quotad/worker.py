@@ -31,6 +31,8 @@ FIRST_RETRY_S: Final = 0.05
 the crawl."""
 BATCH: Final = 64
 """How many enforced PVs the crawl looks at in one step: a few milliseconds."""
+DEEP_S: Final = 0.5
+"""For how long after a crawl trees are looked through whose top is as it should be; one that is begun is ended."""
 
 _TRY_AGAIN: Final = frozenset({State.WAITING, State.UNENFORCED, State.FAILED})
 _END: Final = object()
@@ -75,6 +77,9 @@ class Worker:
         self._again: set[Owner] = set()
         self._retries: dict[Owner, _Retry] = {}
         self._crawl: Iterator[None] | None = None
+        self._deep: Iterator[None] | None = None
+        self._deep_turn: list[Owner] = []
+        self._deep_at: Owner | None = None
         self._clearable: tuple[Brick, ...] = ()
         self._unknown = False
         self._ready = False
@@ -113,7 +118,7 @@ class Worker:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return
-        self._crawl = None
+        self._crawl = self._deep = None
         for job in self._jobs.values():
             job.close()
         self._jobs.clear()
@@ -143,7 +148,7 @@ class Worker:
     def busy(self) -> bool:
         """Whether something is at work or waits its turn; what is tried again later is not."""
         waits = self._queue or self._crawl_again or self._orders != _Orders()
-        return bool(waits or self._jobs or self._crawl is not None)
+        return bool(waits or self._jobs.keys() - {self._deep_at} or self._crawl is not None)
 
     @property
     def ready(self) -> bool:
@@ -159,7 +164,7 @@ class Worker:
     @property
     def tagging(self) -> int:
         """How many records are at work."""
-        return len(self._jobs)
+        return len(self._jobs.keys() - {self._deep_at})
 
     @property
     def in_use(self) -> frozenset[str]:
@@ -205,7 +210,7 @@ class Worker:
 
     def idle_s(self) -> float | None:
         """Until when nothing is to be done unless it is told something; None: for ever."""
-        if self.busy:
+        if self.busy or self._deep is not None:
             return 0.0
         due = min((retry.due for retry in self._retries.values()), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
@@ -253,11 +258,14 @@ class Worker:
         # what just changed comes first; whatever takes long gets a step in each slice all the same
         while self._queue and time.monotonic() < until:
             self._begin(next(iter(self._queue)))
-        while self._jobs or self._crawl is not None:
+        while self._jobs or self._crawl is not None or self._deep is not None:
             for owner in list(self._jobs):
                 self._advance(owner)
             if self._crawl is not None and next(self._crawl, _END) is _END:
                 self._crawl, self._ready, self._crawled = None, True, self._crawling
+                self._deep = self._deep or self._deep_steps()
+            if self._deep is not None and next(self._deep, _END) is _END:
+                self._deep = None
             if self._queue or time.monotonic() >= until:
                 return
 
@@ -287,15 +295,19 @@ class Worker:
 
     def _finish(self, owner: Owner, outcome: Outcome | None) -> None:
         del self._jobs[owner]
+        if outcome is not None or owner != self._deep_at:
+            self._settle_down(owner, outcome)
+        if owner in self._again:
+            self._again.discard(owner)
+            self._queue[owner] = None
+
+    def _settle_down(self, owner: Owner, outcome: Outcome | None) -> None:
         retry = self._retries.pop(owner, None)
         if outcome is not None and outcome.state in _TRY_AGAIN:
             delay = retry.delay_s * 2 if retry else FIRST_RETRY_S
             if delay < self._longest_retry_s:
                 self._retries[owner] = _Retry(time.monotonic() + delay, delay)
         self._store(owner, outcome)
-        if owner in self._again:
-            self._again.discard(owner)
-            self._queue[owner] = None
 
     def _store(self, owner: Owner, outcome: Outcome | None) -> None:
         before = self._forget(owner)
@@ -322,6 +334,22 @@ class Worker:
         return outcome
 
     # --- all of them ---
+
+    def _deep_steps(self) -> Iterator[None]:
+        # taken up by the next crawl where this one stops, until all have had their turn
+        until = time.monotonic() + DEEP_S
+        if not self._deep_turn:
+            self._deep_turn = [owner for owner, outcome in self._outcomes.items() if outcome.state is State.ENFORCED]
+        while self._deep_turn and time.monotonic() < until:
+            owner = self._deep_turn.pop()
+            brick = self._bricks.get(owner.brick)
+            if brick is None or owner.brick in self._refused or self._is_at_work(owner):
+                continue
+            self._deep_at = owner
+            self._jobs[owner] = self._enforcer.settle(brick, owner.pv, deep=True)
+            while owner in self._jobs:
+                yield
+            self._deep_at = None
 
     def _adopt(self, bricks: tuple[Brick, ...]) -> None:
         self._all = bricks

@@ -291,8 +291,9 @@ def test_a_limit_that_drifted_is_put_right_by_the_crawl(host: FakeHost, root: Pa
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_enforced_pvs_are_looked_at_in_one_sweep_of_the_kernel_s_table(
-    host: FakeHost, root: Path, restart: bool
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch, restart: bool
 ) -> None:
+    monkeypatch.setattr(worker, "DEEP_S", 0.0)
     names = [f"pvc-{number}" for number in range(8)]
     for name in names:
         make_pv(root, name)
@@ -384,6 +385,18 @@ def test_a_brick_that_hangs_delays_no_other_file_system(
         run.wait(lambda: run.enforces(root, "pvc-1", 128 * MIB))
         host.xfs.hold.set()
         run.wait(lambda: run.enforces(hung, "pvc-1", 64 * MIB) and not run.daemon.refused)
+
+
+def test_what_lost_its_tag_deep_in_a_tree_gets_it_back(host: FakeHost, root: Path) -> None:
+    top = make_pv(root, "pvc-1", "a/b/file", "c/file")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        project = tag_of(host, top).project_id
+        for path in (top / "a", top / "a/b/file"):
+            os.removexattr(path, "user.fake.tag")  # as what is put back from a backup, on the brick
+        run.daemon.crawl()
+        run.until(lambda: {tag_of(host, path).project_id for path in top.rglob("*")} == {project})
 
 
 def test_a_file_system_that_is_mounted_while_it_runs_needs_no_crawl_interval(
