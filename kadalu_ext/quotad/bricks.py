@@ -194,7 +194,7 @@ def _geometry(volume: str, info: dict[str, str], count: int, subvolume: int) -> 
     disperse, redundancy = _number(info, "disperse_count", 0), _number(info, "redundancy_count", 0)
     if disperse and not 0 < redundancy < disperse:
         raise InvalidInputError(f"{disperse} disperse bricks of which {redundancy} are redundant make no sense")
-    return _number(info, "arbiter_count", 0), disperse - redundancy or 1
+    return _number(info, "arbiter_count", 0), disperse - redundancy if disperse else 1
 
 
 def _choose(volume: str, info: dict[str, str], named: frozenset[str] | None) -> Choice:

@@ -162,6 +162,11 @@ class Daemon:
         return {**found, **self._hung}
 
     @property
+    def hung(self) -> dict[str, str]:
+        """Those of the refused bricks whose file system answers nobody: to look at one is to hang as well."""
+        return dict(self._hung)
+
+    @property
     def bricks(self) -> tuple[Brick, ...]:
         """The bricks that are looked after, refused ones among them."""
         in_use = {path for worker in self._workers.copy().values() for path in worker.in_use}

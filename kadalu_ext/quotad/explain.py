@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Final
 
 from kadalu_ext.errors import QuotaError, RecordError
@@ -58,11 +59,17 @@ class Answer:
 
 
 def explain(
-    pv: str, glusterd_dir: str, systems: FileSystems, *, daemon_running: bool, progress: Progress = lambda *_: None
+    pv: str,
+    glusterd_dir: str,
+    systems: FileSystems,
+    *,
+    daemon_running: bool,
+    hung: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = lambda *_: None,
 ) -> Answer:
     """Looks for the PV on every brick of this host. Raises: RecordError if it cannot be a PV's name."""
     check_pv_name(pv)
-    report = status.look(glusterd_dir, systems, daemon_running=daemon_running, progress=progress)
+    report = status.look(glusterd_dir, systems, daemon_running=daemon_running, hung=hung, progress=progress)
     seen = {brick.path: brick for brick in report.bricks}
     answers, volumes = list[BrickAnswer](), set[str]()
     for brick in read_inventory(glusterd_dir).bricks:

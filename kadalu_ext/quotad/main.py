@@ -182,8 +182,9 @@ def _config(_: argparse.Namespace, chosen: Config) -> int:
 
 
 def _look(chosen: Config) -> status.Report:
+    running, hung = _daemon()
     with Bar(sys.stderr) as bar:
-        report = status.look(chosen.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+        report = status.look(chosen.glusterd_dir, Xfs(), daemon_running=running, hung=hung, progress=bar)
     doubts = told.doubts(RUN_DIR, report) if report.daemon_running else ()
     return replace(report, problems=report.problems + doubts)
 
@@ -207,10 +208,18 @@ def _check(options: argparse.Namespace, chosen: Config) -> int:
 
 
 def _explain(options: argparse.Namespace, chosen: Config) -> int:
+    running, hung = _daemon()
     with Bar(sys.stderr) as bar:
-        answer = explain.explain(options.pv, chosen.glusterd_dir, Xfs(), daemon_running=_is_running(), progress=bar)
+        answer = explain.explain(
+            options.pv, chosen.glusterd_dir, Xfs(), daemon_running=running, hung=hung, progress=bar
+        )
     sys.stdout.write(explain.to_json(answer) + "\n" if options.json else explain.render(answer))
     return OK if answer.enforced else LOOK
+
+
+def _daemon() -> tuple[bool, dict[str, str]]:
+    """Whether it runs, and the bricks that it found to hang."""
+    return (True, told.hung(RUN_DIR)) if _is_running() else (False, {})
 
 
 def _is_running() -> bool:

@@ -4,8 +4,9 @@ nothing."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from kadalu_ext.errors import QuotaError, RecordError
 from kadalu_ext.quotad import heal, plan, scan
@@ -73,12 +74,24 @@ class Report:
 
 
 def look(
-    glusterd_dir: str, systems: FileSystems, *, daemon_running: bool, progress: Progress = lambda done, total: None
+    glusterd_dir: str,
+    systems: FileSystems,
+    *,
+    daemon_running: bool,
+    hung: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Looks at every brick that is kadalu-quotad's. What cannot be seen is in the report, with the reason."""
+    """Looks at every brick that is kadalu-quotad's. What cannot be seen is in the report, with the reason.
+
+    hung: bricks, by path, that are not to be looked at, because whoever does hangs; and the reason.
+    """
     inventory = read_inventory(glusterd_dir)
     look = _Look(systems, progress)
-    bricks = tuple(look.brick(brick) for brick in inventory.bricks if is_served(brick))
+    bricks = tuple(
+        look.brick(brick, hung.get(brick.path, ""))
+        for brick in inventory.bricks
+        if brick.path in hung or is_served(brick)
+    )
     return Report(daemon_running=daemon_running, problems=inventory.problems, bricks=bricks)
 
 
@@ -109,8 +122,8 @@ class _Look:
         self._total = 0
         self._seen: dict[tuple[str, int, int], Owner] = {}
 
-    def brick(self, brick: Brick) -> BrickStatus:
-        refused, pvs, waiting = brick.unsupported, list[PvStatus](), Waiting()
+    def brick(self, brick: Brick, hung: str) -> BrickStatus:
+        refused, pvs, waiting = hung or brick.unsupported, list[PvStatus](), Waiting()
         if not refused:
             try:
                 with scan.open_brick(brick, self._systems, check=True) as opened:

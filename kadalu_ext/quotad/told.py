@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Set
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from kadalu_ext.quotad.status import Report
 from kadalu_ext.quotad.systemd import Notifier
@@ -26,6 +26,8 @@ class Source(Protocol):
 
     @property
     def refused(self) -> dict[str, str]: ...
+    @property
+    def hung(self) -> dict[str, str]: ...
 
 
 class TellingNotifier(Notifier):
@@ -40,8 +42,8 @@ class TellingNotifier(Notifier):
     def send(self, *states: str) -> None:
         """As Notifier. What cannot be written is dropped: who reads it finds it old, and says so."""
         super().send(*states)
-        refused = self.source.refused if self.source else {}
-        fields = {"at_s": time.monotonic(), "interval_s": self.interval_s, "refused": refused}
+        refused, hung = (self.source.refused, self.source.hung) if self.source else ({}, {})
+        fields = {"at_s": time.monotonic(), "interval_s": self.interval_s, "refused": refused, "hung": hung}
         try:
             with open(f"{self._path}.new", "w", encoding="utf-8", errors="backslashreplace") as file:
                 json.dump(fields, file)
@@ -57,8 +59,7 @@ def doubts(directory: str, report: Report) -> tuple[str, ...]:
 
 def _doubts(directory: str, fine: Set[str]) -> Iterator[str]:
     try:
-        with open(os.path.join(directory, FILE), encoding="utf-8") as file:
-            fields = json.loads(file.read(MAX_BYTES))
+        fields = _read(directory)
         silent_s = time.monotonic() - float(fields["at_s"])
         limit_s = STALE_S + float(fields["interval_s"])
         refused = dict(fields["refused"])
@@ -68,3 +69,16 @@ def _doubts(directory: str, fine: Set[str]) -> Iterator[str]:
         yield f"kadalu-quotad runs but has not said anything for {silent_s:.0f} s: systemctl restart kadalu-quotad"
     for path in sorted(fine & refused.keys()):
         yield f"kadalu-quotad, as it runs, refuses {path}, which is fine as seen from here: {refused[path]}"
+
+
+def hung(directory: str) -> dict[str, str]:
+    """The bricks that answer nobody, by path, as the running daemon has said: they are not to be looked at."""
+    try:
+        return {str(path): str(reason) for path, reason in dict(_read(directory)["hung"]).items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _read(directory: str) -> Any:
+    with open(os.path.join(directory, FILE), encoding="utf-8") as file:
+        return json.loads(file.read(MAX_BYTES))

@@ -47,6 +47,11 @@ def test_disperse_spreads_data_over_bricks_less_redundancy(host: FakeHost) -> No
     assert only(host).data_bricks == 4
 
 
+def test_redundancy_without_disperse_changes_nothing(host: FakeHost) -> None:
+    host.add_volume("v", {"disperse_count": 0, "redundancy_count": 3})
+    assert only(host).data_bricks == 1
+
+
 @pytest.mark.parametrize(
     ("count", "info", "why"),
     [

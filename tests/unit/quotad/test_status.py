@@ -108,3 +108,10 @@ def test_json_has_bytes_and_states(host: FakeHost, root: Path) -> None:
 
 def test_a_brick_that_nobody_named_and_that_holds_no_records_is_not_shown(host: FakeHost, root: Path) -> None:
     assert look(host).bricks == ()
+
+
+def test_a_brick_that_hangs_is_not_looked_at(host: FakeHost, root: Path) -> None:
+    put_record(root, "pvc-1")
+    root.rename(root.with_suffix(".gone"))  # to look would be to see that it is not there
+    report = status.look(str(host.glusterd), host.xfs, daemon_running=True, hung={str(root): "it hangs"})
+    assert [(brick.refused, brick.pvs) for brick in report.bricks] == [("it hangs", ())]

@@ -15,6 +15,7 @@ from kadalu_ext.quotad.told import TellingNotifier
 
 class Refusing:
     def __init__(self) -> None:
+        self.hung = {"/bricks/h": "it hangs"}
         self.refused = {"/bricks/v": "Function not implemented", "/bricks/w": "not XFS"}
 
 
@@ -34,6 +35,7 @@ def test_a_brick_that_only_the_daemon_refuses_is_told(tmp_path: Path) -> None:
     assert told.doubts(str(tmp_path), REPORT) == ()
     notifier.source = Refusing()
     notifier.send("READY=1")
+    assert told.hung(str(tmp_path)) == {"/bricks/h": "it hangs"}
     [doubt] = told.doubts(str(tmp_path), REPORT)
     assert "refuses /bricks/v" in doubt
     assert doubt.endswith(": Function not implemented")
