@@ -132,7 +132,8 @@ def _typed(name: str, value: object, default: object) -> Any:
     if isinstance(default, str) and isinstance(value, str):
         return value
     expected = "a number" if isinstance(default, float) else "text in quotes"
-    raise InvalidInputError(f"{name}: {str(value)[:80]!r} is not {expected}")
+    huge = isinstance(value, int) and value.bit_length() > 64  # Python writes no number of more than 4300 digits
+    raise InvalidInputError(f"{name}: {'a huge number' if huge else str(value)[:80]!r} is not {expected}")
 
 
 def _read(path: str, *, required: bool) -> str:

@@ -49,7 +49,7 @@ class Target:
 
 
 def run(target: Target, *, count: int, seed: int) -> None:
-    """Feeds `count` damaged inputs. Raises: AssertionError with the input that broke it."""
+    """Feeds `count` damaged inputs. Raises: AssertionError with the beginning of the input that broke it."""
     dice = random.Random(f"{target.name} {seed}")
     with target.open() as feed:
         for number in range(count):
@@ -57,7 +57,7 @@ def run(target: Target, *, count: int, seed: int) -> None:
             try:
                 feed(data)
             except Exception as error:
-                raise AssertionError(f"{target.name}, seed {seed}, input {number}: {data!r}") from error
+                raise AssertionError(f"{target.name}, seed {seed}, input {number}: {data[:400]!r}") from error
 
 
 @contextmanager

@@ -364,6 +364,9 @@ os.makedirs("/spare/b/info/quota/.frozen.new")
 value = json.dumps({"v": 1, "path": path, "size": 64 << 20}).encode()
 os.setxattr("/spare/b/info/quota/.frozen.new", "user.kadalu.record", value)
 os.kill(pid, signal.SIGSTOP)
+tasks = [f"/proc/{pid}/task/{task}/stat" for task in os.listdir(f"/proc/{pid}/task")]
+while not all(open(task).read().rpartition(") ")[2].startswith("T") for task in tasks):
+    pass
 os.rename("/spare/b/info/quota/.frozen.new", "/spare/b/info/quota/frozen")
 subprocess.run(["fsfreeze", "--freeze", "/spare"], check=True)
 os.kill(pid, signal.SIGCONT)
@@ -383,7 +386,7 @@ def test_a_file_system_comes_hangs_and_goes_while_another_is_served(site: Site) 
     host.run(mount)
     host.run(["gluster", "--mode=script", "volume", "create", "spare", "brick1:/spare/b"])
     host.run(["gluster", "--mode=script", "volume", "start", "spare"])
-    host.run(["sh", "-c", "echo spare >> /var/lib/glusterd/kadalustorage.info"])
+    host.run(["sh", "-c", "printf '\\nspare\\n' >> /var/lib/glusterd/kadalustorage.info"])
     site.wait("the new brick to be taken", says("4 bricks"))
     host.run(["gluster", "--mode=script", "volume", "stop", "spare"])
     host.run(["umount", "/spare"])
