@@ -1,7 +1,7 @@
 # Ten targets at most. Everything slow is cached under the XDG cache directory; nothing is left running but by `make up`.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-.PHONY: help demo test check up down bench lock
+.PHONY: help demo test check fuzz up down bench lock
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,6 +17,9 @@ check: .venv/ready ## ruff, mypy, import-linter, unit tests: before every commit
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m pytest -q tests/unit
+
+fuzz: .venv/ready ## a million damaged inputs for each parser of quotad
+	@$(PYTHON) -m tests.fuzz
 
 up: .venv/ready ## the testbed, left running (python -m tests.testbed status|exec|kubectl)
 	@$(PYTHON) -m tests.testbed up

@@ -18,7 +18,15 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
     output = host.run(["python3", "/tmp/guest_enforce.py", f"/bricks/{volume}", str(RECORDS)], timeout=600).stdout
     figures = json.loads(output)
     anchor = "two ioctls that tag a directory, bare"
-    return [
+    burst = Figure(
+        name="1,000 records at once, to enforced, p99",
+        value=figures["burst"][1],
+        unit="ms",
+        anchor="the 1,000 renames, bare",
+        anchor_value=figures["renames"],
+        goal="value <= 50 ms",
+    )
+    one_by_one = [
         Figure(
             name=f"record to enforced on a brick host, {what}",
             value=figures["enforced"][place],
@@ -29,3 +37,4 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
         )
         for place, what, goal in ((0, "median", "-"), (1, "p99", "value <= 50 ms"))
     ]
+    return [*one_by_one, burst]

@@ -2,19 +2,20 @@
 
 Files below /var/lib/glusterd (gluster 10.3, xlators/mgmt/glusterd/src/glusterd-store.c): `glusterd.info` has this
 host's `UUID=`; `vols/V/info` the volume, its options, and `brick-N=` the names of the files in `vols/V/bricks/`, in
-the volume's order; each of those has `uuid=` of its host and `path=`. glusterd writes them under another name and
-renames.
+the volume's order; each of those has `uuid=` of its host, `path=` and `real_path=`. glusterd writes them under another
+name and renames.
 
-Which volumes: if `kadalustorage.info` exists, those that it names. If not, those whose option user.kadalu-ext.export
-is on; and of those that do not have the option, the bricks that hold `info/quota`.
+Which volumes: the first of these that is there decides alone. `kadalustorage.info`: the volumes that it names;
+`kadalu.info`, Kadalu's own: the bricks that it names, if any; the option user.kadalu-ext.export: a volume where it is
+on, none where it is off; and of those that do not have the option, the bricks that hold `info/quota`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +23,7 @@ from kadalu_ext.errors import InvalidInputError, UnsupportedVolumeError
 
 GLUSTERD_DIR: Final = "/var/lib/glusterd"
 VOLUMES_FILE: Final = "kadalustorage.info"
+KADALU_FILE: Final = "kadalu.info"
 EXPORT_OPTION: Final = "user.kadalu-ext.export"
 MAX_FILE_BYTES: Final = 1 << 20
 """Of any file that is read here; glusterd's are a few KiB."""
@@ -54,6 +56,8 @@ class Brick:
     data_bricks: int
     choice: Choice
     unsupported: str = ""
+    paths: frozenset[str] = field(default=frozenset(), compare=False)
+    """Every path that glusterd knows it by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +84,25 @@ def read_inventory(directory: str = GLUSTERD_DIR) -> Inventory:
     except (OSError, InvalidInputError) as error:
         problems.append(f"{error}; no volume is taken until this is mended")
         named = frozenset()
+    paths = None
+    if named is None:
+        try:
+            paths = read_brick_paths(os.path.join(directory, KADALU_FILE))
+        except (OSError, InvalidInputError) as error:
+            problems.append(f"{error}; no brick is taken until this is mended, or {VOLUMES_FILE} is there")
+            paths = frozenset()
     complete = True
     for volume in volumes:
         try:
-            bricks += _volume_bricks(os.path.join(directory, "vols", volume), volume, uuid, named)
+            bricks += _volume_bricks(os.path.join(directory, "vols", volume), volume, uuid, named, paths)
         except (OSError, InvalidInputError) as error:
             problems.append(f"volume {volume}: {error}")
             complete = False
     for name in sorted((named or frozenset()) - set(volumes)):
         problems.append(f"{directory}/{VOLUMES_FILE} names {name!r}, a volume that this host's glusterd does not know")
+    if complete:
+        for path in sorted((paths or frozenset()) - {path for brick in bricks for path in brick.paths}):
+            problems.append(f"{directory}/{KADALU_FILE} names {path!r}, which is no brick of this host")
     return Inventory(bricks=tuple(bricks), problems=tuple(problems), complete=complete)
 
 
@@ -112,7 +126,31 @@ def read_volume_names(path: str) -> frozenset[str] | None:
     return frozenset(filter(None, (line.partition("#")[0].strip() for line in text.splitlines())))
 
 
-def _volume_bricks(directory: str, volume: str, uuid: str, named: frozenset[str] | None) -> Iterator[Brick]:
+def read_brick_paths(path: str) -> frozenset[str] | None:
+    """The bricks that Kadalu's file names: `{"version": 1, "bricks": ["/data/brick1"]}`; None if it names none, as it
+    is installed, or is not there.
+
+    Raises: OSError; InvalidInputError naming the file.
+    """
+    try:
+        text = _read_text(path)
+    except FileNotFoundError:
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{path}: not JSON: {error}") from error
+    names = content.get("bricks") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.startswith("/") for name in names):
+        raise InvalidInputError(
+            f'{path}: a JSON object is expected, such as {{"version": 1, "bricks": ["/data/brick1"]}}'
+        )
+    return frozenset(name.rstrip("/") for name in names) or None
+
+
+def _volume_bricks(
+    directory: str, volume: str, uuid: str, named: frozenset[str] | None, paths: frozenset[str] | None
+) -> Iterator[Brick]:
     info = _read_pairs(os.path.join(directory, "info"))
     arbiters, data_bricks, unsupported = 0, 1, ""
     subvolume = max(1, _number(info, "replica_count", 1), _number(info, "disperse_count", 0))
@@ -122,13 +160,18 @@ def _volume_bricks(directory: str, volume: str, uuid: str, named: frozenset[str]
     except UnsupportedVolumeError as error:
         unsupported = str(error)
     choice = _choose(volume, info, named)
+    by_path = named is None and paths is not None
     for index in range(count):
         brick = _read_pairs(os.path.join(directory, "bricks", os.path.basename(info.get(f"brick-{index}", ""))))
-        if brick.get("uuid", "") == uuid and brick.get("path", "").startswith("/") and "\0" not in brick["path"]:
+        # real_path: without symlinks, as glusterd found it when the brick was added; path: as somebody typed it
+        typed = brick.get("path", "")
+        path = brick.get("real_path") or typed
+        if brick.get("uuid", "") == uuid and path.startswith("/") and "\0" not in path:
             arbiter = index % subvolume >= subvolume - arbiters
             yield Brick(
-                volume=volume, path=brick["path"], arbiter=arbiter, data_bricks=data_bricks,
-                choice=choice, unsupported=unsupported,
+                volume=volume, path=path, arbiter=arbiter, data_bricks=data_bricks,
+                choice=_choose_by_path({typed, path}, paths or ()) if by_path else choice,
+                unsupported=unsupported, paths=frozenset({typed, path}),
             )  # fmt: skip
 
 
@@ -151,7 +194,7 @@ def _geometry(volume: str, info: dict[str, str], count: int, subvolume: int) -> 
     disperse, redundancy = _number(info, "disperse_count", 0), _number(info, "redundancy_count", 0)
     if disperse and not 0 < redundancy < disperse:
         raise InvalidInputError(f"{disperse} disperse bricks of which {redundancy} are redundant make no sense")
-    return _number(info, "arbiter_count", 0), disperse - redundancy or 1
+    return _number(info, "arbiter_count", 0), disperse - redundancy if disperse else 1
 
 
 def _choose(volume: str, info: dict[str, str], named: frozenset[str] | None) -> Choice:
@@ -161,6 +204,10 @@ def _choose(volume: str, info: dict[str, str], named: frozenset[str] | None) -> 
     if option is None:
         return Choice.IF_USED
     return Choice.NAMED if option.lower() in _TRUE else Choice.LEFT_OUT
+
+
+def _choose_by_path(known: Collection[str], named: Collection[str]) -> Choice:
+    return Choice.LEFT_OUT if set(known).isdisjoint(named) else Choice.NAMED
 
 
 def _number(info: dict[str, str], key: str, default: int | None = None) -> int:

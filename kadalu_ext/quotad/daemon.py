@@ -1,8 +1,8 @@
-"""The loop: events for speed, a crawl at the start, when events were lost, and at an interval for truth.
+"""The one that tells the workers what to do: which bricks there are and when to look through them; and tells systemd.
 
-`run_cycle` waits until there is something to do and does a slice of it, so that a tree of a million files delays no
-new record, the watchdog is told of progress and not of waiting, and SIGTERM is obeyed within a slice. Nothing that is
-left in the middle needs cleaning up: it is begun again (plan.py).
+Events are for speed; a crawl at the start, when events were lost, when something was mounted or unmounted, and at an
+interval, is for truth. What is done on bricks is worker.py's: one for each file system, so that one that hangs delays
+no other. Nothing here touches a brick.
 """
 
 from __future__ import annotations
@@ -11,77 +11,70 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Final
 
-from kadalu_ext.errors import QuotaError
+from kadalu_ext import mountinfo
+from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.log import Logger
-from kadalu_ext.quotad import scan
-from kadalu_ext.quotad.bricks import GLUSTERD_DIR, Brick, Choice, read_inventory
-from kadalu_ext.quotad.enforce import Enforcer, Outcome, Settling
+from kadalu_ext.quotad.bricks import Brick, read_inventory
+from kadalu_ext.quotad.config import Config
+from kadalu_ext.quotad.enforce import Outcome
 from kadalu_ext.quotad.plan import Owner, State
 from kadalu_ext.quotad.systemd import Notifier
-from kadalu_ext.quotad.watch import Event, Watcher, What
+from kadalu_ext.quotad.watch import Watcher, What
+from kadalu_ext.quotad.worker import Worker
 from kadalu_ext.quotad.xfs import FileSystems
 
-SLICE_S: Final = 0.02
-"""How long one cycle works before it looks for events again."""
-FIRST_RETRY_S: Final = 0.05
-"""After this, then twice that and so on, what could not be done yet is tried again; from the crawl's interval on, by
-the crawl."""
 SETTLE_S: Final = 0.1
-"""How long glusterd's files are left to settle after one of them changed: it writes several."""
+"""How long glusterd's files, or the mounts, are left to settle after one of them changed: it is rarely one."""
+HANG_S: Final = 10.0
+"""A slice of work that takes longer hangs."""
+STOP_S: Final = 2.0
+"""How long a worker is waited for at the end."""
 
-_TRY_AGAIN: Final = frozenset({State.WAITING, State.UNENFORCED, State.FAILED})
-_END: Final = object()
+_HANGS: Final = "a system call on its file system does not come back: see dmesg for the reason"
 _log: Final = Logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What can be chosen. crawl_interval_s: after how long everything is looked through again without any event."""
-
-    glusterd_dir: str = GLUSTERD_DIR
-    crawl_interval_s: float = 60.0
-
-
-@dataclass(frozen=True)
-class _Retry:
-    due: float
-    delay_s: float
-
-
 class Daemon:
-    """Made and run in one thread; `stop` may be called from a signal handler."""
+    """Made and run in one thread; `stop` and `reload` may be called from a signal handler, the properties from
+    anywhere.
 
-    def __init__(self, config: Config, *, systems: FileSystems, notifier: Notifier) -> None:
+    reread: the configuration as it is now; it raises InvalidInputError if it cannot be used.
+    """
+
+    def __init__(
+        self, config: Config, *, systems: FileSystems, notifier: Notifier, reread: Callable[[], Config] | None = None
+    ) -> None:
         self._config = config
+        self._reread = reread
         self._systems = systems
         self._notifier = notifier
-        self._enforcer = Enforcer(systems)
         self._watcher = Watcher()
-        self._bricks: dict[str, Brick] = {}
+        self._mounts = os.open(mountinfo.MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self._bricks: tuple[Brick, ...] = ()
+        self._complete = False
         self._problems: tuple[str, ...] = ()
-        self._in_use: set[str] = set()
-        self._refused: dict[str, str] = {}
-        self._outcomes: dict[Owner, Outcome] = {}
-        self._states: Counter[State] = Counter()
-        self._queue: dict[Owner, None] = {}
-        self._jobs: dict[Owner, Settling] = {}
-        self._again: set[Owner] = set()
-        self._retries: dict[Owner, _Retry] = {}
-        self._crawl: Iterator[None] | None = None
-        self._crawl_due = time.monotonic()
+        self._workers: dict[int | None, Worker] = {}
+        self._places: dict[str, tuple[int, ...]] = {}
+        self._hung: dict[str, str] = {}
+        self._threads = False
+        self._survey_due = time.monotonic()
+        self._surveyed = False
+        self._cleared = False
         self._ready = False
         self._stopping = False
+        self._reloading = False
         self._told = (False, "")
         self._told_at = 0.0
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
-        """Cycles until `stop`."""
+        """Cycles until `stop`, the workers in threads of their own."""
         _log.info("started", glusterd_dir=self._config.glusterd_dir, crawl_interval_s=self._config.crawl_interval_s)
+        self._threads = True
         try:
             while not self._stopping:
                 self.run_cycle()
@@ -91,156 +84,148 @@ class Daemon:
         _log.info("stopped")
 
     def stop(self) -> None:
-        """Ends `run` after the slice at hand. The limits stay in force: they are the kernel's."""
+        """Ends `run` after the slices at hand. The limits stay in force: they are the kernel's."""
         self._stopping = True
-        os.write(self._waker, b"\0")
+        self._nudge()
+
+    def reload(self) -> None:
+        """Takes the configuration as it is now; one that cannot be used changes nothing."""
+        self._reloading = True
+        self._nudge()
 
     def close(self) -> None:
         """Lets go of descriptors; what is under way is left as it is."""
-        self._crawl = None
-        for job in self._jobs.values():
-            job.close()
-        self._jobs.clear()
+        for worker in self._workers.values():
+            worker.stop(timeout_s=STOP_S)
         self._watcher.close()
-        os.close(self._wake)
-        os.close(self._waker)
+        os.close(self._mounts)
+        # a worker that hangs may still nudge: the pipe is left to the end of the process
+        if not self._hung:
+            os.close(self._wake)
+            os.close(self._waker)
 
     def run_cycle(self, *, patience_s: float | None = None) -> None:
         """Waits until there is something to do, `patience_s` at most, and does a slice of it."""
         idle_s = self._idle_s()
         self._wait(idle_s if patience_s is None else min(idle_s, patience_s))
-        for event in self._watcher.read():
-            self._heed(event)
         now = time.monotonic()
-        self._queue.update((owner, None) for owner, retry in self._retries.items() if retry.due <= now)
-        if self._crawl is None and self._crawl_due <= now:
-            self._crawl_due = now + self._config.crawl_interval_s
-            self._crawl = self._crawl_steps()
-        self._work(now + SLICE_S)
+        for event in self._watcher.read():
+            self._survey_due = min(self._survey_due, now if event.what is What.LOST else now + SETTLE_S)
+        if self._reloading:
+            self._take_configuration(now)
+        if self._survey_due <= now:
+            self._survey_due = now + self._config.crawl_interval_s
+            self._survey()
+        if not self._threads:
+            for worker in self._workers.values():
+                worker.run_cycle()
+        self._look_after_workers()
         self._tell()
+
+    def crawl(self) -> None:
+        """Looks through everything once, now, and returns when all of it is settled that can be."""
+        self._survey_due = time.monotonic()
+        self.run_cycle(patience_s=0)
+        while self.busy:
+            self.run_cycle()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is at work or waits its turn; what is tried again later is not."""
+        return not self._surveyed or any(worker.busy for worker in self._workers.values())
+
+    @property
+    def settled(self) -> int:
+        """Of how many records it is known what became of them."""
+        return sum(worker.states.total() for worker in self._workers.copy().values())
 
     @property
     def ready(self) -> bool:
-        """Whether everything was looked through once."""
+        """Whether everything was looked through once, but what hangs."""
         return self._ready
 
     @property
     def outcomes(self) -> dict[Owner, Outcome]:
-        """What is known to have become of each record."""
-        return dict(self._outcomes)
+        """What is known to have become of each record; nothing of those on bricks that hang."""
+        found: dict[Owner, Outcome] = {}
+        for worker in self._workers.copy().values():
+            found.update(worker.outcomes)
+        hung = self._hung
+        return {owner: outcome for owner, outcome in found.items() if owner.brick not in hung} if hung else found
 
     @property
     def refused(self) -> dict[str, str]:
         """The bricks that cannot enforce, by path, and why."""
-        return dict(self._refused)
+        found: dict[str, str] = {}
+        for worker in self._workers.copy().values():
+            found.update(worker.refused)
+        return {**found, **self._hung}
+
+    @property
+    def hung(self) -> dict[str, str]:
+        """Those of the refused bricks whose file system answers nobody: to look at one is to hang as well."""
+        return dict(self._hung)
+
+    @property
+    def bricks(self) -> tuple[Brick, ...]:
+        """The bricks that are looked after, refused ones among them."""
+        in_use = {path for worker in self._workers.copy().values() for path in worker.in_use}
+        return tuple(sorted((brick for brick in self._bricks if brick.path in in_use), key=lambda brick: brick.path))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of glusterd's files was not understood."""
+        return self._problems
 
     # --- when ---
 
+    def _take_configuration(self, now: float) -> None:
+        self._reloading = False
+        try:
+            self._config = self._reread() if self._reread else self._config
+        except InvalidInputError as error:
+            _log.error("configuration refused, the one before stays", reason=str(error))
+            return
+        self._survey_due = now
+        _log.info("configuration taken", **asdict(self._config))
+
     def _idle_s(self) -> float:
-        if self._queue or self._jobs or self._crawl is not None:
-            return 0.0
-        due = min([self._crawl_due, *(retry.due for retry in self._retries.values())])
+        now = time.monotonic()
+        due = self._survey_due
         if self._notifier.watchdog_s is not None:
             due = min(due, self._told_at + self._notifier.watchdog_s / 2)
-        return max(0.0, due - time.monotonic())
+        if self._threads:
+            if any(worker.busy for worker in self._workers.values()):
+                due = min(due, now + 1.0)  # to see one that hangs, and to tell how far it is
+        else:
+            waits = [idle_s for worker in self._workers.values() if (idle_s := worker.idle_s()) is not None]
+            due = min([due, *(now + idle_s for idle_s in waits)])
+        return max(0.0, due - now)
 
     def _wait(self, seconds: float) -> None:
         poll = select.poll()
         poll.register(self._watcher.fileno(), select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        poll.poll(seconds * 1000)
+        poll.register(self._mounts, select.POLLPRI)
+        for worker in () if self._threads else self._workers.values():
+            for fd in worker.filenos():
+                poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(seconds * 1000):
+            if fd == self._wake:
+                os.read(self._wake, 4096)
+            elif fd == self._mounts and self._find_places() != self._places:
+                self._survey_due = min(self._survey_due, time.monotonic() + SETTLE_S)
 
-    def _heed(self, event: Event) -> None:
-        now = time.monotonic()
-        match event.what:
-            case What.RECORD:
-                owner = Owner(event.path, event.name)
-                self._retries.pop(owner, None)
-                self._queue[owner] = None
-            case What.VOLUMES:
-                self._crawl_due = min(self._crawl_due, now + SETTLE_S)
-            case What.LOST:
-                _log.warning("events lost, crawling")
-                self._crawl_due = now
-            case What.BRICK:
-                self._crawl_due = now
-
-    def _work(self, until: float) -> None:
-        # what just changed comes first; whatever takes long gets a step in each slice all the same
-        while self._queue and time.monotonic() < until:
-            self._begin(next(iter(self._queue)))
-        while self._jobs or self._crawl is not None:
-            for owner in list(self._jobs):
-                self._advance(owner)
-            if self._crawl is not None and next(self._crawl, _END) is _END:
-                self._crawl = None
-                self._ready = True
-            if self._queue or time.monotonic() >= until:
-                return
-
-    # --- one record ---
-
-    def _begin(self, owner: Owner) -> None:
-        self._queue.pop(owner, None)
-        brick = self._bricks.get(owner.brick)
-        if brick is None or owner.brick in self._refused:
-            self._retries.pop(owner, None)
-        elif owner in self._jobs:
-            self._again.add(owner)
-        else:
-            self._jobs[owner] = self._enforcer.settle(brick, owner.pv)
-            self._advance(owner)
-
-    def _advance(self, owner: Owner) -> None:
+    def _nudge(self) -> None:
         try:
-            next(self._jobs[owner])
-        except StopIteration as end:
-            self._finish(owner, end.value)
-        except QuotaError as error:
-            self._finish(owner, Outcome(state=State.FAILED, reason=str(error)))
-        except Exception as error:  # a mistake of ours in one record must not cost the others
-            _log.exception("settling a record crashed", brick=owner.brick, pv=owner.pv)
-            self._finish(owner, Outcome(state=State.FAILED, reason=f"kadalu-quotad: {error!r}; its journal has more"))
+            os.write(self._waker, b"\0")
+        except BlockingIOError:
+            pass  # it is nudged enough
 
-    def _finish(self, owner: Owner, outcome: Outcome | None) -> None:
-        del self._jobs[owner]
-        retry = self._retries.pop(owner, None)
-        if outcome is not None and outcome.state in _TRY_AGAIN:
-            delay = retry.delay_s * 2 if retry else FIRST_RETRY_S
-            if delay < self._config.crawl_interval_s:
-                self._retries[owner] = _Retry(time.monotonic() + delay, delay)
-        self._store(owner, outcome)
-        if owner in self._again:
-            self._again.discard(owner)
-            self._queue[owner] = None
+    # --- the workers ---
 
-    def _store(self, owner: Owner, outcome: Outcome | None) -> None:
-        before = self._forget(owner)
-        if outcome is not None:
-            self._outcomes[owner] = outcome
-            self._states[outcome.state] += 1
-        if outcome == before:
-            return
-        if outcome is None:
-            _log.info("record gone, limit lifted", brick=owner.brick, pv=owner.pv)
-            return
-        fine = outcome.state in (State.ENFORCED, State.WAITING)
-        # at a start most PVs are found as they should be: that is not worth a line each
-        say = _log.warning if not fine else _log.info if outcome.acted else _log.debug
-        say(
-            "record settled", brick=owner.brick, pv=owner.pv, state=outcome.state, reason=outcome.reason,
-            project_id=outcome.project_id, limit_bytes=outcome.limit_bytes,
-        )  # fmt: skip
-
-    def _forget(self, owner: Owner) -> Outcome | None:
-        outcome = self._outcomes.pop(owner, None)
-        if outcome is not None:
-            self._states[outcome.state] -= 1
-        return outcome
-
-    # --- all of them ---
-
-    def _crawl_steps(self) -> Iterator[None]:
+    def _survey(self) -> None:
+        """Which bricks there are, on which file systems; all are looked through."""
         # first the watch, then the look: whatever changes in between is seen twice rather than never
         try:
             self._watcher.watch_glusterd(self._config.glusterd_dir)
@@ -250,98 +235,52 @@ class Daemon:
         for problem in sorted(set(inventory.problems) - set(self._problems)):
             _log.error("volumes not understood", reason=problem)
         self._problems = inventory.problems
-        self._bricks = {brick.path: brick for brick in inventory.bricks if brick.choice is not Choice.LEFT_OUT}
-        paths = {brick.path for brick in inventory.bricks}
-        if inventory.complete:
-            self._enforcer.forget_bricks_but(paths)
-        self._in_use &= set(self._bricks)
-        for path in set(self._refused) - set(self._bricks):
-            del self._refused[path]
-        for owner in [owner for owner in self._outcomes if owner.brick not in self._bricks]:
-            self._forget(owner)
-        # by device: a brick on it, or None if something on it could not be learnt; device None: not known which one
-        devices: dict[int | None, Brick | None] = {}
-        for brick in inventory.bricks:
-            yield from self._crawl_brick(brick, devices)
-        if inventory.complete and None not in devices:
-            for brick in filter(None, devices.values()):
-                self._clear_orphans(brick)
-                yield
-
-    def _crawl_brick(self, brick: Brick, devices: dict[int | None, Brick | None]) -> Iterator[None]:
-        served = brick.path in self._bricks and not brick.unsupported
-        device: int | None = None
-        # a brick that nobody named is nobody's as long as it holds no records: no reason to count it or to complain
-        if brick.choice is Choice.NAMED or (brick.choice is Choice.IF_USED and scan.is_used(brick)):
-            self._in_use.add(brick.path)
+        if not inventory.complete:
+            # what cannot be read keeps its place: its records still hold their projects
+            known = {brick.path for brick in inventory.bricks}
+            self._bricks = (*inventory.bricks, *(brick for brick in self._bricks if brick.path not in known))
         else:
-            self._in_use.discard(brick.path)
-        try:
-            with scan.open_brick(brick, self._systems, check=False) as opened:
-                device = opened.device
-                devices.setdefault(device, brick)
-                self._systems.check(opened.root, brick.path)
-                if served:
-                    self._watch(brick, opened.root)
-                names = scan.record_names(opened.root)
-                lost = not names and scan.has_lost_records(opened.root)
-                known = [] if lost else self._enforcer.known(opened)
-                if not served:
-                    self._enforcer.keep(opened, names)
-        except (QuotaError, OSError) as error:
-            devices[device] = None
-            self._refuse(brick, str(error) if isinstance(error, QuotaError) else f"{brick.path}: {scan.reason(error)}")
-            return
-        if lost:
-            devices[device] = None
-        if not served:
-            self._refuse(brick, brick.unsupported)
-            return
-        if self._refused.pop(brick.path, None):
-            _log.info("brick accepted", brick=brick.path, volume=brick.volume)
-        for name in sorted({*names, *known}):
-            self._begin(Owner(brick.path, name))
-            yield
-        states = {name: outcome.state for name in names if (outcome := self._outcomes.get(Owner(brick.path, name)))}
-        if State.FAILED in states.values() or not self._keep(brick, states):
-            devices[device] = None
+            self._bricks = inventory.bricks
+        self._complete = inventory.complete
+        self._places = self._find_places()
+        shares: dict[int | None, list[Brick]] = {device: [] for device in self._workers}
+        for brick in self._bricks:
+            place = self._places[brick.path]
+            shares.setdefault(place[0] if place else None, []).append(brick)
+        for device, bricks in shares.items():
+            if device not in self._workers:
+                self._workers[device] = self._make_worker()
+            self._workers[device].assign(tuple(bricks), longest_retry_s=self._config.crawl_interval_s)
+        self._surveyed, self._cleared = True, False
 
-    def _keep(self, brick: Brick, states: dict[str, State]) -> bool:
-        """Whether it is certain that PVs whose record cannot be obeyed will keep what they have."""
-        invalid = {name for name, state in states.items() if state is State.INVALID}
-        if not invalid:
-            return True
-        try:
-            with scan.open_brick(brick, self._systems, check=True) as opened:
-                self._enforcer.keep(opened, invalid)
-        except (QuotaError, OSError):
-            return False
-        return True
+    def _make_worker(self) -> Worker:
+        worker = Worker(self._systems, longest_retry_s=self._config.crawl_interval_s, told=self._nudge)
+        if self._threads:
+            worker.start()
+        return worker
 
-    def _clear_orphans(self, brick: Brick) -> None:
-        try:
-            with scan.open_brick(brick, self._systems, check=True) as opened:
-                gone = self._enforcer.clear_orphans(opened)
-        except (QuotaError, OSError) as error:
-            _log.error("cannot look for limits without a record", brick=brick.path, reason=str(error))
-            return
-        if gone:
-            _log.info("limits without a record lifted", brick=brick.path, project_ids=gone)
+    def _find_places(self) -> dict[str, tuple[int, ...]]:
+        places = self._systems.places([brick.path for brick in self._bricks])
+        return {brick.path: places.get(brick.path, ()) for brick in self._bricks}
 
-    def _watch(self, brick: Brick, root: int) -> None:
-        try:
-            self._watcher.watch_brick(brick.path, root)
-        except OSError as error:
-            _log.error("cannot watch a brick, crawling at the interval", brick=brick.path, reason=str(error))
-
-    def _refuse(self, brick: Brick, reason: str) -> None:
-        if brick.path not in self._in_use:
-            return
-        if self._refused.get(brick.path) != reason:
-            _log.error("brick refused", brick=brick.path, volume=brick.volume, reason=reason)
-        self._refused[brick.path] = reason
-        for owner in [owner for owner in self._outcomes if owner.brick == brick.path]:
-            self._forget(owner)
+    def _look_after_workers(self) -> None:
+        now, hung = time.monotonic(), dict[str, str]()
+        for worker in self._workers.values():
+            if self._threads and worker.hangs_s(now) > HANG_S:
+                hung.update((brick.path, f"{brick.path}: {_HANGS}") for brick in worker.bricks)
+        for path in sorted(set(hung) - set(self._hung)):
+            _log.error("brick hangs", brick=path, reason=hung[path])
+        for path in sorted(set(self._hung) - set(hung)):
+            _log.info("brick answers again", brick=path)
+        self._hung = hung
+        workers = self._workers.values()
+        if self._surveyed and not self._ready:
+            self._ready = all(worker.ready or worker.hangs_s(now) > HANG_S for worker in workers)
+        # a brick that nobody could look at may be on any file system, and a limit there be one of its PVs'
+        if self._complete and not self._cleared and all(worker.sees_all for worker in workers):
+            self._cleared = True
+            for worker in workers:
+                worker.clear()
 
     # --- telling systemd ---
 
@@ -352,18 +291,26 @@ class Daemon:
             return
         # until then systemd counts how long the start takes; a first crawl takes as long as there are PVs
         start = "READY=1" if self._ready else "EXTEND_TIMEOUT_USEC=30000000"
-        self._notifier.send(f"STATUS={news[1]}", "WATCHDOG=1", start)
+        self._notifier.send(f"STATUS={news[1]}", *(["WATCHDOG=1"] if self._progresses(now) else []), start)
         self._told, self._told_at = news, now
 
+    def _progresses(self, now: float) -> bool:
+        """Whether every worker does. One that the kernel holds no kill would help, and its neighbours would pay."""
+        return all(worker.hangs_s(now) <= HANG_S or worker.in_kernel for worker in self._workers.values())
+
     def _status(self) -> str:
-        enforced = self._states[State.ENFORCED]
-        parts = [_count(len(self._in_use) - len(self._refused), "brick"), f"{_count(enforced, 'PV')} enforced"]
-        if others := self._states.total() - enforced:
+        workers, refused = self._workers.values(), self.refused
+        states: Counter[State] = Counter()
+        for worker in workers:
+            states.update(worker.states)
+        enforced, in_use = states[State.ENFORCED], sum(len(worker.in_use) for worker in workers)
+        parts = [_count(max(0, in_use - len(refused)), "brick"), f"{_count(enforced, 'PV')} enforced"]
+        if others := states.total() - enforced:
             parts.append(f"{others} not")
-        if self._jobs:
-            parts.append(f"{len(self._jobs)} being tagged")
-        if self._refused:
-            parts.append(f"{_count(len(self._refused), 'brick')} refused: {next(iter(self._refused.values()))}")
+        if tagging := sum(worker.tagging for worker in workers):
+            parts.append(f"{tagging} being tagged")
+        if refused:
+            parts.append(f"{_count(len(refused), 'brick')} refused: {next(iter(refused.values()))}")
         return ", ".join(parts).replace("\n", " ")
 
 

@@ -8,20 +8,30 @@ remembered. One at a time: it is not made for threads, and there must be one kad
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kadalu_ext.errors import RecordError
 from kadalu_ext.quotad import plan, scan
 from kadalu_ext.quotad.bricks import Brick
-from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, LAST_PROJECT_ID, NO_LIMITS, Claims, Owner, ProjectId, State, Tag
+from kadalu_ext.quotad.plan import (
+    FIRST_PROJECT_ID,
+    LAST_PROJECT_ID,
+    NO_LIMITS,
+    Claims,
+    Limits,
+    Owner,
+    ProjectId,
+    State,
+    Tag,
+)
 from kadalu_ext.quotad.scan import OpenBrick
-from kadalu_ext.quotad.tree import tag_tree
+from kadalu_ext.quotad.tree import mend_tree, tag_tree
 from kadalu_ext.quotad.xfs import FileSystems
-from kadalu_ext.record import QuotaRecord
+from kadalu_ext.record import RECORDS_DIR, QuotaRecord
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What became of a record on one brick. `acted`: something was changed for it; two may be equal all the same."""
 
@@ -43,10 +53,14 @@ class Enforcer:
         self._systems = systems
         self._claims: dict[int, Claims] = {}
         self._next: dict[int, ProjectId] = {}
+        self._swept: dict[int, dict[ProjectId, Limits]] = {}
 
-    def settle(self, brick: Brick, name: str) -> Settling:
+    def settle(self, brick: Brick, name: str, *, deep: bool = False) -> Settling:
         """Does for the record `name` whatever is to be done now. Idempotent; may be left after any step and begun
         again.
+
+        deep: looks through the tree also if its top and its limit say that it is whole; and only that: a record that is
+        gone is left to whoever hears of it, or to the crawl, which can tell one from all of them.
 
         It has its project before the first step ends. Raises: QuotaError if the brick cannot be opened, or has no
         project ids left.
@@ -56,17 +70,73 @@ class Enforcer:
             try:
                 record = scan.read_record(opened.root, name)
                 if record is None:
-                    self._release(opened, Owner(brick.path, name))
+                    if not deep:
+                        self._release(opened, Owner(brick.path, name))
                     return None
                 path = record.path
                 with scan.open_pv(opened, record) as directory:
-                    return (yield from self._enforce(opened, name, record, directory))
+                    return (yield from self._enforce(opened, name, record, directory, deep))
             except FileNotFoundError:
                 return Outcome(state=State.WAITING, reason=f"its directory {path} is not there yet")
             except RecordError as error:
                 return Outcome(state=State.INVALID, reason=str(error))
             except OSError as error:
                 return Outcome(state=State.FAILED, reason=scan.reason(error))
+
+    def sweep(self, opened: OpenBrick) -> None:
+        """Reads the limits of all our projects on this file system at once, for `find_enforced`; once until
+        `end_sweep`. Raises: OSError."""
+        if opened.device in self._swept:
+            return
+        alike: dict[Limits, Limits] = {}  # most PVs have one of a few sizes
+        rows = opened.table.rows(FIRST_PROJECT_ID, LAST_PROJECT_ID)
+        self._swept[opened.device] = {row.project_id: alike.setdefault(row.limits, row.limits) for row in rows}
+
+    def end_sweep(self) -> None:
+        """Forgets what was read; what others change after a sweep is seen by the next."""
+        self._swept.clear()
+
+    def find_enforced(self, opened: OpenBrick, names: Iterable[str]) -> dict[str, Outcome]:
+        """Those of these records that are as they should be, as far as directories say it now and the sweep said it of
+        the kernel. Whatever is the matter with the others, `settle` finds and mends it. Changes nothing."""
+        found: dict[str, Outcome] = {}
+        limits, claims = self._swept.get(opened.device, {}), self._claims_on(opened.device)
+        try:
+            with scan.open_beneath(opened.root, RECORDS_DIR) as records:
+                for name in names:
+                    outcome = self._look(opened, records, name, limits, claims)
+                    if outcome is not None:
+                        found[name] = outcome
+        except OSError:
+            pass
+        return found
+
+    def _look(
+        self, opened: OpenBrick, records: int, name: str, limits: dict[ProjectId, Limits], claims: Claims
+    ) -> Outcome | None:
+        # the inner loop of every crawl: nothing is made here that it can do without
+        try:
+            record = scan.read_record_in(records, name)
+            directory = scan.open_path(opened.root, record.path)
+        except (OSError, RecordError):
+            return None
+        try:
+            tag, wanted = opened.table.get_tag(directory), opened.wanted(record)
+            if not tag.inherit or not plan.is_ours(tag.project_id) or limits.get(tag.project_id) != wanted:
+                return None
+            owner = Owner(opened.brick.path, name)
+            if not claims.may_have(owner, tag.project_id):
+                return None
+            if claims.owner(tag.project_id) is None:
+                inode = os.fstat(directory).st_ino
+                if claims.rival(owner, tag.project_id, inode) is not None:
+                    return None
+                claims.take(owner, tag.project_id, inode)
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
+        return Outcome(state=State.ENFORCED, project_id=tag.project_id, limit_bytes=wanted.bhard_bytes)
 
     def keep(self, opened: OpenBrick, names: Collection[str]) -> None:
         """Lets PVs keep what they have whose records cannot be obeyed: damaged, or of a volume that is left out."""
@@ -88,19 +158,20 @@ class Enforcer:
                 if owner.brick not in bricks:
                     claims.drop(owner)
 
-    def clear_orphans(self, opened: OpenBrick) -> list[ProjectId]:
-        """Lifts the limits of our projects on this file system that no record claims, and returns them.
+    def clear_orphans(self, opened: OpenBrick) -> Iterator[ProjectId]:
+        """Lifts the limits of our projects on this file system that no record claims; after each, its project.
 
         Only when every record of every brick on this file system was settled or kept. Raises: OSError.
         """
-        rows = opened.table.rows(FIRST_PROJECT_ID, LAST_PROJECT_ID)
-        gone = plan.orphans(list(rows), self._claims_on(opened.device))
-        for project_id in gone:
-            opened.table.set_limits(project_id, NO_LIMITS)
-        return gone
+        self.sweep(opened)
+        claims = self._claims_on(opened.device)
+        for project_id in plan.orphans(self._swept[opened.device], claims):
+            if claims.owner(project_id) is None:  # still
+                self._set_limits(opened, project_id, NO_LIMITS)
+                yield project_id
 
     def _enforce(
-        self, opened: OpenBrick, name: str, record: QuotaRecord, directory: int
+        self, opened: OpenBrick, name: str, record: QuotaRecord, directory: int, deep: bool
     ) -> Generator[None, None, Outcome]:
         owner, claims, table = Owner(opened.brick.path, name), self._claims_on(opened.device), opened.table
         tag, inode, wanted = table.get_tag(directory), os.fstat(directory).st_ino, opened.wanted(record)
@@ -113,21 +184,26 @@ class Enforcer:
             self._next[opened.device] = ProjectId(todo.project_id + 1)
         former = claims.take(owner, todo.project_id, inode)
         if former is not None:
-            table.set_limits(former, NO_LIMITS)
+            self._set_limits(opened, former, NO_LIMITS)
         if todo.retag:
             yield from tag_tree(table, directory, Tag(project_id=todo.project_id, inherit=True))
+        mended = (yield from mend_tree(table, directory, tag)) if deep and not todo.retag else 0
         if todo.limits is not None:
-            table.set_limits(todo.project_id, todo.limits)
+            self._set_limits(opened, todo.project_id, todo.limits)
         state, reason = plan.judge(table.get_tag(directory), wanted, table)
         return Outcome(
             state=state, reason=reason, project_id=todo.project_id, limit_bytes=wanted.bhard_bytes,
-            acted=todo.retag or todo.limits is not None,
+            acted=todo.retag or todo.limits is not None or mended > 0,
         )  # fmt: skip
 
     def _release(self, opened: OpenBrick, owner: Owner) -> None:
         project_id = self._claims_on(opened.device).drop(owner)
         if project_id is not None:
-            opened.table.set_limits(project_id, NO_LIMITS)
+            self._set_limits(opened, project_id, NO_LIMITS)
+
+    def _set_limits(self, opened: OpenBrick, project_id: ProjectId, limits: Limits) -> None:
+        self._swept.get(opened.device, {}).pop(project_id, None)
+        opened.table.set_limits(project_id, limits)
 
     def _claims_on(self, device: int) -> Claims:
         return self._claims.setdefault(device, Claims())

@@ -14,7 +14,7 @@ How a PV becomes enforced, in the one order that is right after a crash at any s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, Protocol
@@ -38,7 +38,7 @@ class Owner(NamedTuple):
     pv: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tag:
     """What an inode says of its project. `inherit` (FS_XFLAG_PROJINHERIT): what is made in it gets its project."""
 
@@ -46,7 +46,7 @@ class Tag:
     inherit: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """A project's limits; 0 means none, as in the kernel. Ours are hard ones only: statvfs would show a soft one."""
 
@@ -59,7 +59,7 @@ class Limits:
 NO_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
     """One row of the kernel's table. A project that nothing uses and nothing limits has no row."""
 
@@ -102,6 +102,11 @@ class Claims:
 
     def owner(self, project_id: ProjectId) -> Owner | None:
         return self._owners.get(project_id)
+
+    def may_have(self, owner: Owner, project_id: ProjectId) -> bool:
+        """Whether `owner` has this project, or neither of them has another."""
+        held = self._held.get(owner)
+        return held[0] == project_id if held else project_id not in self._owners
 
     def rival(self, owner: Owner, project_id: ProjectId, inode: int) -> Owner | None:
         """Who else has this very directory.
@@ -163,7 +168,7 @@ def decide(tag: Tag, wanted: Limits, *, owner: Owner, claims: Claims, projects: 
     """
     mine = is_ours(tag.project_id) and claims.owner(tag.project_id) in (None, owner)
     project_id = tag.project_id if mine else free_id(claims, projects, start)
-    row = projects.get(project_id)
+    row = projects.get(project_id) if mine else None  # a free id is one without a row
     limits = row.limits if row else NO_LIMITS
     unfinished = limits == NO_LIMITS and wanted != NO_LIMITS
     return Todo(
@@ -190,12 +195,12 @@ def free_id(claims: Claims, projects: Projects, start: ProjectId) -> ProjectId:
     )
 
 
-def orphans(rows: Iterable[Project], claims: Claims) -> list[ProjectId]:
+def orphans(limits: Mapping[ProjectId, Limits], claims: Claims) -> list[ProjectId]:
     """The projects of our range that still have a limit although no record claims them."""
     return [
-        row.project_id
-        for row in rows
-        if is_ours(row.project_id) and row.limits != NO_LIMITS and claims.owner(row.project_id) is None
+        project_id
+        for project_id, limit in limits.items()
+        if is_ours(project_id) and limit != NO_LIMITS and claims.owner(project_id) is None
     ]
 
 

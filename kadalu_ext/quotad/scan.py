@@ -1,15 +1,17 @@
 """What is on a brick: its records and its PVs' directories. Only looks.
 
-Names, paths and values on a brick come from whoever can write to the volume. So nothing is followed: every step is one
-component, opened beneath the directory before it with O_NOFOLLOW, and what must be a directory with O_DIRECTORY. No
-file of a brick is ever read, only directories and one xattr. Nothing stays open longer than it is worked on, so that a
-brick's file system can be unmounted while kadalu-quotad runs.
+Names, paths and values on a brick come from whoever can write to the volume. So nothing is followed: a path is opened
+by openat2(2), beneath the directory before it, through no symlink and no mount, and what must be a directory with
+O_DIRECTORY. No file of a brick is ever read, only directories and one xattr. Nothing stays open longer than it is
+worked on, so that a brick's file system can be unmounted while kadalu-quotad runs.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import struct
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,14 @@ from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, SUBVOL_DIR, QuotaRecord
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 NOT_A_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 """What the kernel says of a symlink or file where a directory must be."""
+
+_SYS_OPENAT2: Final = 437  # one number on every architecture; Linux 5.6, older than quotactl_fd, which is needed anyway
+_BENEATH: Final = 0x8 | 0x4 | 0x1  # RESOLVE_BENEATH, NO_SYMLINKS, NO_XDEV of linux/openat2.h
+_HOW: Final = struct.pack("=QQQ", OPEN_DIRECTORY, 0, _BENEATH)  # struct open_how: flags, mode, resolve
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+_libc.syscall.restype = ctypes.c_long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +82,32 @@ def open_brick(brick: Brick, systems: FileSystems, *, check: bool) -> Iterator[O
 
 @contextmanager
 def open_beneath(root: int, path: str) -> Iterator[int]:
-    """The directory at the relative `path`, one component at a time; closed at the end of the block.
+    """The directory at the relative `path`, closed at the end of the block.
 
-    Raises: FileNotFoundError; NotADirectoryError for a symlink or file on the way; OSError.
+    Raises: FileNotFoundError; NotADirectoryError for a symlink, a file or another mount on the way; OSError.
     """
-    fd = root
+    fd = open_path(root, path)
     try:
-        for name in path.split("/"):
-            if name in ("", ".", ".."):
-                raise NotADirectoryError(errno.ENOTDIR, f"{name!r} is no component of a path on a brick")
-            below = open_directory(name, fd)
-            if fd != root:
-                os.close(fd)
-            fd = below
         yield fd
     finally:
-        if fd != root:
-            os.close(fd)
+        os.close(fd)
+
+
+def open_path(root: int, path: str) -> int:
+    """As `open_beneath`, for who closes it."""
+    if not {"", ".", ".."}.isdisjoint(path.split("/")) or "\0" in path:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path!r} is no path on a brick")
+    fd = int(_libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), _HOW, len(_HOW)))
+    if fd >= 0:
+        return fd
+    code = ctypes.get_errno()
+    if code in NOT_A_DIRECTORY:
+        raise NotADirectoryError(errno.ENOTDIR, f"there is a symlink or file in {path!r}, a directory is expected")
+    if code == errno.EXDEV:
+        raise NotADirectoryError(errno.ENOTDIR, "another file system is mounted in the brick")
+    if code == errno.ENOSYS:
+        raise OSError(code, "openat2(2) is refused: take RestrictSUIDSGID= out of the drop-ins of kadalu-quotad's unit")
+    raise OSError(code, os.strerror(code))
 
 
 def open_directory(name: str, parent: int) -> int:
@@ -134,7 +153,7 @@ def read_record(root: int, name: str) -> QuotaRecord | None:
     Raises: RecordError if it must not be obeyed; OSError if it cannot be read.
     """
     try:
-        with open_beneath(root, RECORDS_DIR) as records, open_beneath(records, name) as record:
+        with open_beneath(root, f"{RECORDS_DIR}/{name}") as record:
             return decode(name, os.getxattr(record, RECORD_XATTR))
     except FileNotFoundError:
         return None
@@ -146,6 +165,15 @@ def read_record(root: int, name: str) -> QuotaRecord | None:
         raise
 
 
+def read_record_in(records: int, name: str) -> QuotaRecord:
+    """As `read_record`, with `info/quota` open already: one system call. Of whatever is not a directory it does not
+    say what that is. Raises: RecordError; OSError."""
+    if "/" in name or name.startswith("."):
+        raise RecordError(f"record {name}: not a record's name")
+    # only the last component is the brick's, and that is not followed
+    return decode(name, os.getxattr(f"/proc/self/fd/{records}/{name}", RECORD_XATTR, follow_symlinks=False))
+
+
 @contextmanager
 def open_pv(opened: OpenBrick, record: QuotaRecord) -> Iterator[int]:
     """The PV's directory, which is on the brick's own file system; closed at the end of the block.
@@ -154,8 +182,6 @@ def open_pv(opened: OpenBrick, record: QuotaRecord) -> Iterator[int]:
     """
     try:
         with open_beneath(opened.root, record.path) as directory:
-            if os.fstat(directory).st_dev != opened.device:
-                raise RecordError(f"{record.path}: another file system is mounted in the brick")
             yield directory
     except NotADirectoryError as error:
         raise RecordError(f"{record.path}: {error.strerror}") from error

@@ -3,23 +3,31 @@ nothing."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from kadalu_ext.errors import QuotaError, RecordError
-from kadalu_ext.quotad import plan, scan
+from kadalu_ext.quotad import heal, plan, scan
 from kadalu_ext.quotad.bricks import Brick, Choice, read_inventory
-from kadalu_ext.quotad.plan import Owner, ProjectId, State, Tag
+from kadalu_ext.quotad.heal import Waiting
+from kadalu_ext.quotad.plan import Owner, Project, ProjectId, State, Tag
 from kadalu_ext.quotad.scan import OpenBrick
 from kadalu_ext.quotad.xfs import FileSystems
-from kadalu_ext.units import format_bytes
+from kadalu_ext.units import MIB
+
+Progress = Callable[[int, int], None]
+"""Called with how many PVs were looked at, and how many there are as far as is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PvStatus:
-    """One record on one brick. `limit_bytes` is what the kernel enforces: 0 for nothing; None: unknown."""
+    """One record on one brick. `limit_bytes` is what the kernel enforces: 0 for nothing; None: unknown.
+
+    full: writers are refused, or will be with the next write of ordinary size.
+    heal_pending: how many of its files and directories wait for gluster's self-heal on this brick (heal.py).
+    """
 
     pv: str
     state: State
@@ -28,22 +36,30 @@ class PvStatus:
     project_id: ProjectId | None = None
     used_bytes: int | None = None
     limit_bytes: int | None = None
+    full: bool = False
+    heal_pending: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrickStatus:
-    """One brick; `refused` is why nothing on it is enforced by us, or ''."""
+    """One brick; `refused` is why nothing on it is enforced by us, or ''.
+
+    heal_pending: how many files and directories wait for self-heal on it, whosever they are; heal_whole: whether these
+    are all, or only as many as were counted.
+    """
 
     volume: str
     path: str
     arbiter: bool
     refused: str
     pvs: tuple[PvStatus, ...]
+    heal_pending: int = 0
+    heal_whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole host. `problems` are about glusterd's files."""
+    """A whole host. `problems` are about glusterd's files, and about the daemon (told.py)."""
 
     daemon_running: bool
     problems: tuple[str, ...]
@@ -51,44 +67,80 @@ class Report:
 
     @property
     def all_enforced(self) -> bool:
-        """Whether there is nothing that somebody should look at."""
+        """Whether every record is enforced, and nothing hides one."""
         return not self.problems and not any(
             brick.refused or any(pv.state is not State.ENFORCED for pv in brick.pvs) for brick in self.bricks
         )
 
 
-def look(glusterd_dir: str, systems: FileSystems, *, daemon_running: bool) -> Report:
-    """Looks at every brick that is kadalu-quotad's. What cannot be seen is in the report, with the reason."""
+def look(
+    glusterd_dir: str,
+    systems: FileSystems,
+    *,
+    daemon_running: bool,
+    hung: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Looks at every brick that is kadalu-quotad's. What cannot be seen is in the report, with the reason.
+
+    hung: bricks, by path, that are not to be looked at, because whoever does hangs; and the reason.
+    """
     inventory = read_inventory(glusterd_dir)
-    look = _Look(systems)
+    look = _Look(systems, progress)
     bricks = tuple(
-        look.brick(brick)
+        look.brick(brick, hung.get(brick.path, ""))
         for brick in inventory.bricks
-        if brick.choice is Choice.NAMED or (brick.choice is Choice.IF_USED and scan.is_used(brick))
+        if brick.path in hung or is_served(brick)
     )
     return Report(daemon_running=daemon_running, problems=inventory.problems, bricks=bricks)
+
+
+def is_served(brick: Brick) -> bool:
+    """Whether the brick is kadalu-quotad's to look after."""
+    return brick.choice is Choice.NAMED or (brick.choice is Choice.IF_USED and scan.is_used(brick))
+
+
+def is_full(row: Project) -> bool:
+    """Whether the project is at one of its limits.
+
+    XFS refuses what does not fit whole, so a little is always left: a hundredth of the limit, 1 MiB at most, counts
+    as nothing. A gluster client writes 128 KiB at once.
+    """
+    limits = row.limits
+    little = min(limits.bhard_bytes // 100, MIB)
+    out_of_blocks = limits.bhard_bytes > 0 and limits.bhard_bytes - row.used_bytes <= little
+    return out_of_blocks or (limits.ihard > 0 and row.used_inodes >= limits.ihard)
 
 
 class _Look:
     """One round over the bricks; it remembers which project and directory it has seen where."""
 
-    def __init__(self, systems: FileSystems) -> None:
+    def __init__(self, systems: FileSystems, progress: Progress) -> None:
         self._systems = systems
+        self._progress = progress
+        self._done = 0
+        self._total = 0
         self._seen: dict[tuple[str, int, int], Owner] = {}
 
-    def brick(self, brick: Brick) -> BrickStatus:
-        refused, pvs = brick.unsupported, list[PvStatus]()
+    def brick(self, brick: Brick, hung: str) -> BrickStatus:
+        refused, pvs, waiting = hung or brick.unsupported, list[PvStatus](), Waiting()
         if not refused:
             try:
                 with scan.open_brick(brick, self._systems, check=True) as opened:
-                    pvs = [self._pv(opened, name) for name in scan.record_names(opened.root)]
+                    names = scan.record_names(opened.root)
+                    self._total += len(names)
+                    waiting = heal.waiting(opened)
+                    for name in names:
+                        pvs.append(self._pv(opened, name, waiting))
+                        self._done += 1
+                        self._progress(self._done, self._total)
             except QuotaError as error:
                 refused = str(error)
             except OSError as error:
                 refused = f"{brick.path}: {scan.reason(error)}"
         return BrickStatus(volume=brick.volume, path=brick.path, arbiter=brick.arbiter, refused=refused, pvs=tuple(pvs))
 
-    def _pv(self, opened: OpenBrick, name: str) -> PvStatus:
+    def _pv(self, opened: OpenBrick, name: str, waiting: Waiting) -> PvStatus:
         size_bytes = None
         try:
             record = scan.read_record(opened.root, name)
@@ -105,6 +157,8 @@ class _Look:
             return PvStatus(
                 pv=name, state=state, reason=reason, size_bytes=size_bytes, project_id=tag.project_id,
                 used_bytes=row.used_bytes if row else None, limit_bytes=row.limits.bhard_bytes if row else 0,
+                full=row is not None and is_full(row),
+                heal_pending=waiting.of(name, tag.project_id),
             )  # fmt: skip
         except FileNotFoundError:
             return PvStatus(
@@ -124,54 +178,3 @@ class _Look:
             if other != owner:
                 return f"it has the same {kind} as {other.pv} on {other.brick}"
         return ""
-
-
-def to_json(report: Report) -> str:
-    """The report as one JSON object; sizes in bytes, null for what is unknown."""
-    fields = asdict(report)
-    fields["all_enforced"] = report.all_enforced
-    return json.dumps(fields, indent=2)
-
-
-def render(report: Report) -> str:
-    """The report for people: a table a brick."""
-    return "\n".join(_render(report)) + "\n"
-
-
-def _render(report: Report) -> Iterator[str]:
-    for problem in report.problems:
-        yield f"PROBLEM: {_printable(problem)}"
-    for brick in report.bricks:
-        enforced = sum(pv.state is State.ENFORCED for pv in brick.pvs)
-        kind = ", arbiter: no data, no block limits" if brick.arbiter else ""
-        what = f"volume {_printable(brick.volume)}, brick {_printable(brick.path)}{kind}"
-        yield f"{what}: {enforced} of {len(brick.pvs)} enforced"
-        if brick.refused:
-            yield f"  REFUSED: {_printable(brick.refused)}"
-        if brick.pvs:
-            yield from ("  " + line for line in _table(brick.pvs))
-        yield ""
-    if not report.bricks:
-        yield "no brick of this host is kadalu-quotad's: name its volume in kadalustorage.info"
-    if not report.daemon_running:
-        yield "kadalu-quotad is not running, so new PVs are not enforced: systemctl start kadalu-quotad"
-
-
-def _table(pvs: Sequence[PvStatus]) -> Iterator[str]:
-    rows = [("PV", "PROJECT", "USED", "LIMIT", "STATE", "REASON")]
-    for pv in pvs:
-        limit = "none" if pv.limit_bytes == 0 else _size(pv.limit_bytes)
-        project = "-" if pv.project_id is None else str(pv.project_id)
-        rows.append((_printable(pv.pv), project, _size(pv.used_bytes), limit, pv.state.value, _printable(pv.reason)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _size(count: int | None) -> str:
-    return "-" if count is None else format_bytes(count)
-
-
-def _printable(text: str) -> str:
-    """Names on a volume are other people's: nothing of them is to steer a terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Final
 
 from kadalu_ext.quotad.plan import Tag
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_SWEEPS: Final = 16
 """How often a tree is looked through until nothing is left to tag. Two are enough unless the tags are being undone."""
 
+_NO_SUBDIRECTORIES: Final = 2
+"""A directory's link count on XFS: its name, its own dot, and a dot-dot for each directory in it."""
 _IDENTIFY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -38,17 +40,30 @@ def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
     Left in the middle, it is begun again: inodes that have the tag cost a look. Raises: OSError naming the entry.
     """
     # files, then directories
-    for files in (True, False):
-        for _ in _sweep(table, top, tag, files=files, directories=not files):
+    for _ in _sweep(table, top, tag, files=True, directories=False):
+        yield
+    if os.fstat(top).st_nlink != _NO_SUBDIRECTORIES:
+        for _ in _sweep(table, top, tag, files=False, directories=True):
             yield
     table.set_tag(top, tag)
+    yield from mend_tree(table, top, tag)
+
+
+def mend_tree(table: QuotaTable, top: int, tag: Tag) -> Generator[None, None, int]:
+    """Tags what lacks it below the open directory `top`, which has it, in steps as `tag_tree`; how many inodes that
+    were.
+
+    Raises: OSError naming the entry.
+    """
+    total = 0
     for _ in range(MAX_SWEEPS):
         changes = 0
         for changed in _sweep(table, top, tag, files=True, directories=True):
             changes += changed
             yield
         if not changes:
-            return
+            return total
+        total += changes
     raise OSError(errno.EBUSY, f"still something to tag after {MAX_SWEEPS} sweeps: something undoes the tags")
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from inotify_simple import INotify, flags
 
 from kadalu_ext.quotad import scan
-from kadalu_ext.quotad.bricks import VOLUMES_FILE
+from kadalu_ext.quotad.bricks import KADALU_FILE, VOLUMES_FILE
 from kadalu_ext.record import RECORDS_DIR
 
 _NAMES_CHANGE: Final = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR
@@ -71,7 +71,7 @@ class Watcher:
         self._add(
             directory,
             _NAMES_CHANGE | flags.CLOSE_WRITE,
-            _Watch(directory, What.VOLUMES, frozenset({VOLUMES_FILE, "vols"})),
+            _Watch(directory, What.VOLUMES, frozenset({VOLUMES_FILE, KADALU_FILE, "vols"})),
         )
         volumes = os.path.join(directory, "vols")
         self._add(volumes, _NAMES_CHANGE, _Watch(volumes, What.VOLUMES))

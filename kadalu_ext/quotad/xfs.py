@@ -15,12 +15,13 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kadalu_ext import mountinfo
 from kadalu_ext.errors import QuotaError, WireError
+from kadalu_ext.mountinfo import Mount
 from kadalu_ext.quotad import plan
 from kadalu_ext.quotad.plan import Limits, Project, ProjectId, Tag
 
@@ -41,6 +42,7 @@ _Q_XGETNEXTQUOTA: Final = 9
 # version, flags, fieldmask, id; blk hard, blk soft, ino hard, ino soft, bcount, icount; timers, warnings; realtime:
 # unused
 _DISK_QUOTA: Final = struct.Struct("=bbHI6QiiHH4b3QiHh8s")
+_DISK_QUOTA_HEAD: Final = struct.Struct("=4xI6Q")  # of it what is read: id to icount
 _DISK_QUOTA_VERSION: Final = 1
 _FS_PROJ_QUOTA: Final = 2
 _ALL_LIMITS: Final = 0x1 | 0x2 | 0x4 | 0x8  # FS_DQ_ISOFT, IHARD, BSOFT, BHARD
@@ -49,6 +51,9 @@ _STATV: Final = struct.Struct("=bBH156s")  # version, pad, flags; the rest is no
 _STATV_VERSION: Final = 1
 _PDQ_ACCT: Final = 0x10
 _PDQ_ENFD: Final = 0x20
+
+_DiskQuota = ctypes.c_char * _DISK_QUOTA.size
+_Statv = ctypes.c_char * _STATV.size
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
@@ -95,7 +100,7 @@ class XfsTable:
 
     def state(self) -> QuotaState:
         """Whether project quotas are on. Raises: QuotaError on a kernel without quotactl_fd; OSError."""
-        buffer = bytearray(_STATV.pack(_STATV_VERSION, 0, 0, b""))
+        buffer = _Statv.from_buffer_copy(_STATV.pack(_STATV_VERSION, 0, 0, b""))
         try:
             self._quotactl(_Q_XGETQSTATV, 0, buffer)
         except OSError as error:
@@ -104,7 +109,7 @@ class XfsTable:
                 raise
             _require_quotactl_fd()
             return QuotaState(accounting=False, enforcing=False)
-        flags = _STATV.unpack(buffer)[2]
+        flags = _STATV.unpack(buffer.raw)[2]
         return QuotaState(accounting=bool(flags & _PDQ_ACCT), enforcing=bool(flags & _PDQ_ENFD))
 
     def get(self, project_id: ProjectId, /) -> Project | None:
@@ -121,7 +126,7 @@ class XfsTable:
 
     def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
         hard, soft = (-(-count // BASIC_BLOCK) for count in (limits.bhard_bytes, limits.bsoft_bytes))
-        buffer = bytearray(
+        buffer = _DiskQuota.from_buffer_copy(
             _DISK_QUOTA.pack(
                 _DISK_QUOTA_VERSION, _FS_PROJ_QUOTA, _ALL_LIMITS, project_id,
                 hard, soft, limits.ihard, limits.isoft, *(0,) * 16, b"",
@@ -148,14 +153,14 @@ class XfsTable:
             raise
 
     def _row(self, command: int, project_id: ProjectId) -> Project | None:
-        buffer = bytearray(_DISK_QUOTA.size)
+        buffer = _DiskQuota()
         try:
             self._quotactl(command, project_id, buffer)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
             raise
-        _, _, _, found, bhard, bsoft, ihard, isoft, bcount, icount, *_ = _DISK_QUOTA.unpack(buffer)
+        found, bhard, bsoft, ihard, isoft, bcount, icount = _DISK_QUOTA_HEAD.unpack_from(buffer)
         return Project(
             project_id=ProjectId(found),
             limits=Limits(bhard_bytes=bhard * BASIC_BLOCK, ihard=ihard, bsoft_bytes=bsoft * BASIC_BLOCK, isoft=isoft),
@@ -163,7 +168,7 @@ class XfsTable:
             used_inodes=icount,
         )
 
-    def _quotactl(self, command: int, project_id: int, buffer: bytearray) -> None:
+    def _quotactl(self, command: int, project_id: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
         _quotactl_fd(self._fd, command, project_id, buffer)
 
 
@@ -179,6 +184,10 @@ class FileSystems(Protocol):
     def table(self, fd: int) -> QuotaTable:
         """Its table, which borrows `fd`. Does no I/O."""
 
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """On which file system each of the paths is (st_dev), and what else tells one mount of it from another; none of
+        a path of which it cannot be told. Touches none of them, so that it never hangs."""
+
 
 class Xfs:
     """The FileSystems of this host."""
@@ -186,12 +195,14 @@ class Xfs:
     def check(self, fd: int, path: str) -> None:
         device = os.fstat(fd).st_dev
         try:
-            mounts = [mount for mount in mountinfo.read() if mount.device == device]
+            everywhere = mountinfo.read()
         except WireError as error:
             raise QuotaError(f"{path}: {error}") from error
-        # the longest mount point above the brick: a file system can be mounted in several places
-        above = [mount for mount in mounts if path == mount.path or path.startswith(mount.path.rstrip("/") + "/")]
-        mount = max(above or mounts, key=lambda mount: len(mount.path), default=None)
+        expected = _above(everywhere, path)
+        if expected is not None and expected.device != device:
+            raise QuotaError(f"{path} is not on {expected.path}: the brick must be known to gluster by its real path")
+        mounts = [mount for mount in everywhere if mount.device == device]
+        mount = _above(mounts, path) or max(mounts, key=lambda mount: len(mount.path), default=None)
         if mount is None:
             raise QuotaError(
                 f"{path}: its file system is not in {mountinfo.MOUNTINFO}, so it cannot be told what it is"
@@ -214,6 +225,20 @@ class Xfs:
     def table(self, fd: int) -> XfsTable:
         return XfsTable(fd)
 
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        try:
+            mounts = mountinfo.read()
+        except (OSError, WireError):
+            return {}
+        found = {path: _above(mounts, path) for path in paths}
+        return {path: (mount.device, mount.mount_id) for path, mount in found.items() if mount is not None}
+
+
+def _above(mounts: Iterable[Mount], path: str) -> Mount | None:
+    """The mount that `path` is on, as its name says: the longest mount point above it, the last of several there."""
+    above = [mount for mount in mounts if path == mount.path or path.startswith(mount.path.rstrip("/") + "/")]
+    return max(reversed(above), key=lambda mount: len(mount.path), default=None)
+
 
 def _fsxattr(fd: int) -> bytes:
     return fcntl.ioctl(fd, _FS_IOC_FSGETXATTR, bytes(_FSXATTR.size))
@@ -222,7 +247,7 @@ def _fsxattr(fd: int) -> bytes:
 def _require_quotactl_fd() -> None:
     # a closed descriptor is EBADF wherever the call exists
     try:
-        _quotactl_fd(0xFFFF_FFFF, _Q_XGETQSTATV, 0, bytearray(_STATV.size))
+        _quotactl_fd(0xFFFF_FFFF, _Q_XGETQSTATV, 0, _Statv())
     except OSError as error:
         if error.errno == errno.ENOSYS:
             raise QuotaError(
@@ -230,9 +255,8 @@ def _require_quotactl_fd() -> None:
             ) from error
 
 
-def _quotactl_fd(fd: int, command: int, project_id: int, buffer: bytearray) -> None:
-    memory = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+def _quotactl_fd(fd: int, command: int, project_id: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
     qcmd = (ord("X") << 8 | command) << 8 | _PRJQUOTA
-    if _libc.syscall(_SYS_QUOTACTL_FD, fd, qcmd, project_id, ctypes.addressof(memory)) != 0:
+    if _libc.syscall(_SYS_QUOTACTL_FD, fd, qcmd, project_id, buffer) != 0:
         code = ctypes.get_errno()
         raise OSError(code, "project quotas are off on this file system" if code == errno.ESRCH else os.strerror(code))

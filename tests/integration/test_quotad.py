@@ -353,3 +353,58 @@ def test_an_upgrade_keeps_every_limit_and_a_removal_too(site: Site) -> None:
     host.run(["systemctl", "start", "kadalu-quotad"])
     site.wait_enforced("upgraded", [32 * MIB] * 3)
     site.delete_pv("quota-rep", "upgraded")
+
+
+PUT_WHILE_FROZEN = """
+import json, os, signal, subprocess, sys
+pid = int(subprocess.check_output(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]))
+path = "subvol/aa/bb/frozen"
+os.makedirs(f"/spare/b/{path}")
+os.makedirs("/spare/b/info/quota/.frozen.new")
+value = json.dumps({"v": 1, "path": path, "size": 64 << 20}).encode()
+os.setxattr("/spare/b/info/quota/.frozen.new", "user.kadalu.record", value)
+os.kill(pid, signal.SIGSTOP)
+tasks = [f"/proc/{pid}/task/{task}/stat" for task in os.listdir(f"/proc/{pid}/task")]
+while not all(open(task).read().rpartition(") ")[2].startswith("T") for task in tasks):
+    pass
+os.rename("/spare/b/info/quota/.frozen.new", "/spare/b/info/quota/frozen")
+subprocess.run(["fsfreeze", "--freeze", "/spare"], check=True)
+os.kill(pid, signal.SIGCONT)
+"""
+
+
+def test_a_file_system_comes_hangs_and_goes_while_another_is_served(site: Site) -> None:
+    host = site.hosts.host("brick1")
+
+    def says(words: str) -> Callable[[], bool]:
+        return lambda: words in host.run(["systemctl", "show", "-P", "StatusText", "kadalu-quotad"]).stdout
+
+    device = host.plug_disk(1 << 30)
+    host.run(["mkfs.xfs", "-q", device])
+    host.run(["mkdir", "/spare"])
+    mount = ["mount", "-o", "prjquota", device, "/spare"]
+    host.run(mount)
+    host.run(["gluster", "--mode=script", "volume", "create", "spare", "brick1:/spare/b"])
+    host.run(["gluster", "--mode=script", "volume", "start", "spare"])
+    host.run(["sh", "-c", "printf '\\nspare\\n' >> /var/lib/glusterd/kadalustorage.info"])
+    site.wait("the new brick to be taken", says("4 bricks"))
+    host.run(["gluster", "--mode=script", "volume", "stop", "spare"])
+    host.run(["umount", "/spare"])
+    site.wait("the unmounted brick to be refused", says("/spare/b has nothing of a brick in it"))
+    host.run(mount)
+    site.wait("the mounted brick to be taken", says("4 bricks"))
+    before = host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout
+    host.run(["python3", "-"], input=PUT_WHILE_FROZEN)
+    site.make_pv("quota-rep", "beside", 32 * MIB)
+    site.wait("the PV beside it to be enforced", lambda: 32 * MIB in site.limits(host).values())
+    site.wait("the frozen brick to be named", says("/spare/b: a system call on its file system does not come back"))
+    host.run(["fsfreeze", "--unfreeze", "/spare"])
+    site.wait("its record to be settled", says("4 bricks"))
+    site.wait_enforced("beside", [32 * MIB] * 3)
+    assert site.status(host, "frozen")["state"] == "enforced"
+    assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout == before
+    site.delete_pv("quota-rep", "beside")
+    host.run(["sed", "-i", "/spare/d", "/var/lib/glusterd/kadalustorage.info"])
+    host.run(["gluster", "--mode=script", "volume", "delete", "spare"])
+    host.run(["umount", "/spare"])
+    host.run(["rmdir", "/spare"])

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import deb, descriptors, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
@@ -87,8 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (("demo", "the whole way once, step by step"), ("bench", "a table of ratios")):
         shown = commands.add_parser(name, help=what)
         module = {"demo": "tests.testbed.demo", "bench": "benchmarks"}[name]
-        shown.set_defaults(call=lambda _, n=name, m=module: suite.run_inside(n, [sys.executable, "-m", m]))
+        packages = {"demo": (), "bench": host.COMPILER_PACKAGES}[name]
+        shown.set_defaults(call=lambda _, n=name, m=module, p=packages: _run_module(n, m, p))
     return parser
+
+
+def _run_module(name: str, module: str, packages: Sequence[str]) -> int:
+    host.install(packages)
+    return suite.run_inside(name, [sys.executable, "-m", module])
 
 
 def _up(options: argparse.Namespace) -> int:

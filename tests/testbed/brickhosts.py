@@ -87,6 +87,13 @@ class BrickHost:
         self._sandbox.run(["ip", "link", "set", self._guest.tap, "master", BRIDGE, "up"])
         self._remember(cut=False)
 
+    def plug_disk(self, size_bytes: int) -> str:
+        """Give it one more empty disk while it runs, until it is switched off; its device there."""
+        disk = self._guest.brick.with_name(f"{self.name}-more.img")
+        with disk.open("wb") as content:
+            content.truncate(size_bytes)
+        return uml.plug_disk(self._guest, disk)
+
     def power_on(self) -> None:
         """Boot it and wait until systemd has started everything, which does not mean that nothing failed.
 

@@ -1,4 +1,4 @@
-"""kadalu-quotad's .deb, built as a release would be."""
+"""kadalu-quotad's packages, built as a release would be."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from . import gobuild, paths, suite
 from .brickhosts import BrickHost, BrickHosts
 from .sandbox import INSIDE
 
-_BUILDER = paths.REPOSITORY / "packaging" / "build_deb.py"
+_BUILDER = paths.REPOSITORY / "packaging" / "build_packages.py"
 
 
-def build() -> Path:
+def build(packager: str = "deb") -> Path:
     """The package of this work tree, made anew: that takes less time than to tell whether it must be.
 
     What makes it, nfpm, comes from the network: inside the sandbox, which has none, this waits for the build outside.
     """
     if inside := os.environ.get(INSIDE):
         suite.wait_built(inside, "project")
-    return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"))  # type: ignore[no-any-return]
+    return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"), packager)  # type: ignore[no-any-return]
 
 
 def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
@@ -45,8 +45,8 @@ def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
 
 
 def builder() -> ModuleType:
-    """The module packaging/build_deb.py, which is a program beside the project and in no package of it."""
-    spec = importlib.util.spec_from_file_location("build_deb", _BUILDER)
+    """The module packaging/build_packages.py, which is a program beside the project and in no package of it."""
+    spec = importlib.util.spec_from_file_location("build_packages", _BUILDER)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

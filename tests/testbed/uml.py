@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from .errors import BedError
 
 MEMORY = "640M"
 
+_MCONSOLE_MAGIC = 0xCAFEBABE
+_MCONSOLE_VERSION = 2
 _SHIM = Path(__file__).with_name("xstate_shim.c")
 
 
@@ -58,6 +62,31 @@ class Guest:
             "con=null",
             "con0=fd:0,fd:1",
         ]
+
+
+def plug_disk(guest: Guest, disk: Path) -> str:
+    """Gives a running guest another disk, by its console's socket (Linux: arch/um/drivers/mconsole_kern.c); the device.
+
+    Raises:
+        BedError: the guest says no.
+    """
+    command = f"config ubdc={disk}".encode()
+    here = guest.socket_dir / guest.name / "plug"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as console:
+        console.settimeout(20)
+        console.bind(str(here))
+        try:
+            request = struct.pack("=III512s", _MCONSOLE_MAGIC, _MCONSOLE_VERSION, len(command), command)
+            console.sendto(request, str(guest.socket_dir / guest.name / "mconsole"))
+            reply = console.recv(4096)
+        finally:
+            here.unlink()
+    failed, _, length = struct.unpack_from("=III", reply)
+    if failed:
+        raise BedError(
+            f"{guest.name} does not take the disk {disk}: {reply[12 : 12 + length].decode(errors='replace')}"
+        )
+    return "/dev/ubdc"
 
 
 def environment() -> dict[str, str]:

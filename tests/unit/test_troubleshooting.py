@@ -32,7 +32,7 @@ NOBODY_SEES = (
     "must be an absolute path below",
     "there is no such volume", "there is no volume ", "is not mounted at", "not a PV of",
     # caught, and said in other words
-    "deadline", "is no component of a path", "its client is closed", "a path holds a NUL",
+    "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",
 )  # fmt: skip
 OTHERS = (
     "storageclass.storage.k8s.io … not found", "Waiting for a volume to be created",

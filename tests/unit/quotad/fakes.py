@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from kadalu_ext.errors import QuotaError
@@ -23,17 +24,21 @@ UUID = "5f0d7c29-0000-4000-8000-000000000001"
 
 
 class FakeTable:
-    """The QuotaTable of everything below `root`. `log` has every change, in order."""
+    """The QuotaTable of everything below `root`. `log` has every change, in order; `looks` how often what was asked."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._limits: dict[ProjectId, Limits] = {}
         self.log: list[str] = []
+        self.used_bytes: dict[ProjectId, int] = {}
+        self.looks: Counter[str] = Counter()
 
     def get(self, project_id: ProjectId, /) -> Project | None:
+        self.looks["row"] += 1
         return self._table().get(project_id)
 
     def rows(self, first: ProjectId, last: ProjectId) -> Iterator[Project]:
+        self.looks["sweep"] += 1
         return iter([row for number, row in sorted(self._table().items()) if first <= number <= last])
 
     def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
@@ -56,7 +61,7 @@ class FakeTable:
             number: Project(
                 project_id=number,
                 limits=self._limits.get(number, NO_LIMITS),
-                used_bytes=0,
+                used_bytes=self.used_bytes.get(number, 0),
                 used_inodes=counts[number],
             )
             for number in limited | set(counts)
@@ -73,18 +78,27 @@ def _tag_of(file: int | Path) -> Tag:
 
 
 class FakeXfs:
-    """The FileSystems of a fake host: one file system for everything below `root`. `refusal` refuses every brick."""
+    """The FileSystems of a fake host: one file system for everything below `root`. `refusal` refuses every brick.
+    devices: which bricks, by name, are said to be on another one; they hang until `hold` is set."""
 
     def __init__(self, root: Path) -> None:
         self.projects = FakeTable(root)
+        self.devices: dict[str, int] = {}
         self.refusal = ""
+        self.hold = threading.Event()
+        self.hold.set()
 
     def check(self, fd: int, path: str) -> None:
+        if os.path.basename(path) in self.devices:
+            self.hold.wait(60)
         if self.refusal:
             raise QuotaError(f"{path}: {self.refusal}")
 
     def table(self, fd: int) -> FakeTable:
         return self.projects
+
+    def places(self, paths: Collection[str]) -> dict[str, tuple[int, ...]]:
+        return {path: (self.devices.get(os.path.basename(path), 1),) for path in paths}
 
 
 class FakeHost:

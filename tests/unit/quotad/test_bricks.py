@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_only_the_bricks_of_this_host_are_taken(host: FakeHost) -> None:
     assert only(host) == Brick(volume="v", path=str(root), arbiter=False, data_bricks=1, choice=Choice.IF_USED)
 
 
+def test_a_brick_goes_by_its_path_without_symlinks(host: FakeHost) -> None:
+    host.add_volume("v")
+    (file,) = (host.glusterd / "vols" / "v" / "bricks").iterdir()
+    file.write_text(file.read_text() + "real_path=/srv/disk1/v\n")
+    assert only(host).path == "/srv/disk1/v"
+
+
 @pytest.mark.parametrize(("local", "arbiter"), [(0, False), (1, False), (2, True)])
 def test_the_last_brick_of_an_arbiter_volume_is_the_arbiter(host: FakeHost, local: int, arbiter: bool) -> None:
     host.add_volume("v", {"replica_count": 3, "arbiter_count": 1}, count=3, local=local)
@@ -37,6 +45,11 @@ def test_the_last_brick_of_an_arbiter_volume_is_the_arbiter(host: FakeHost, loca
 def test_disperse_spreads_data_over_bricks_less_redundancy(host: FakeHost) -> None:
     host.add_volume("v", {"disperse_count": 6, "redundancy_count": 2}, count=6)
     assert only(host).data_bricks == 4
+
+
+def test_redundancy_without_disperse_changes_nothing(host: FakeHost) -> None:
+    host.add_volume("v", {"disperse_count": 0, "redundancy_count": 3})
+    assert only(host).data_bricks == 1
 
 
 @pytest.mark.parametrize(
@@ -67,6 +80,41 @@ def test_a_file_of_names_decides_alone(host: FakeHost) -> None:
     assert len(seen.problems) == 1
     assert "'missing'" in seen.problems[0]
     assert seen.complete
+
+
+def kadalu_info(host: FakeHost, *bricks: object) -> None:
+    (host.glusterd / "kadalu.info").write_text(json.dumps({"version": 1, "bricks": bricks}))
+
+
+def test_kadalu_s_own_file_names_bricks(host: FakeHost) -> None:
+    root = host.add_volume("v")
+    host.add_volume("exported", {"user.kadalu-ext.export": "on"})
+    kadalu_info(host, f"{root}/", "/not/here")
+    seen = inventory(host)
+    assert {brick.volume: brick.choice for brick in seen.bricks} == {"v": Choice.NAMED, "exported": Choice.LEFT_OUT}
+    assert len(seen.problems) == 1
+    assert "'/not/here', which is no brick of this host" in seen.problems[0]
+
+
+def test_kadalu_s_own_file_without_bricks_decides_nothing(host: FakeHost) -> None:
+    host.add_volume("v", {"user.kadalu-ext.export": "on"})
+    kadalu_info(host)
+    assert only(host).choice is Choice.NAMED
+
+
+def test_our_file_comes_before_kadalu_s(host: FakeHost) -> None:
+    kadalu_info(host, str(host.add_volume("v")))
+    host.name_volumes("")
+    assert only(host).choice is Choice.LEFT_OUT
+
+
+@pytest.mark.parametrize("bricks", [[1], ["relative"], [None]])
+def test_a_damaged_file_of_kadalu_s_takes_no_brick_and_says_so(host: FakeHost, bricks: list[object]) -> None:
+    host.add_volume("v")
+    kadalu_info(host, *bricks)
+    seen = inventory(host)
+    assert [brick.choice for brick in seen.bricks] == [Choice.LEFT_OUT]
+    assert "kadalu.info: a JSON object is expected" in seen.problems[0]
 
 
 @pytest.mark.parametrize(("value", "choice"), [("on", Choice.NAMED), ("off", Choice.LEFT_OUT), (None, Choice.IF_USED)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import socket
 import threading
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.quotad import watch
+from kadalu_ext.quotad import daemon, watch, worker
 from kadalu_ext.quotad.bricks import Brick, Choice
-from kadalu_ext.quotad.daemon import Config, Daemon
+from kadalu_ext.quotad.config import Config
+from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.enforce import Enforcer, Outcome
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits, Owner, ProjectId, State, Tag
 from kadalu_ext.quotad.systemd import Notifier
@@ -62,6 +64,35 @@ def running(host: FakeHost, crawl_interval_s: float = 3600) -> Iterator[Run]:
     run = Run(host, crawl_interval_s)
     with closing(run.daemon):
         yield run
+
+
+class ThreadedRun(Run):
+    """A daemon that runs in a thread, and its workers in theirs."""
+
+    def wait(self, what: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 10
+        while not what():
+            assert time.monotonic() < deadline, f"{self.daemon.outcomes}, {self.daemon.refused}"
+            time.sleep(0.005)
+
+
+@contextmanager
+def threaded(host: FakeHost) -> Iterator[ThreadedRun]:
+    run = ThreadedRun(host, 3600)
+    thread = threading.Thread(target=run.daemon.run, daemon=True)
+    thread.start()
+    try:
+        yield run
+    finally:
+        host.xfs.hold.set()
+        run.daemon.stop()
+        thread.join(10)
+
+
+def crawl(run: Run) -> None:
+    """One more of them, from its beginning to its end; what was looked at before is not counted."""
+    run.host.xfs.projects.looks.clear()
+    run.daemon.crawl()
 
 
 def tag_of(host: FakeHost, path: Path) -> Tag:
@@ -166,7 +197,7 @@ def test_what_cannot_be_seen_at_a_start_keeps_its_limits(host: FakeHost, root: P
     with running(host, crawl_interval_s=0.01) as run:
         run.until(lambda: run.is_(State.ENFORCED, root, "pvc-1"))
         run.daemon.run_cycle(patience_s=0.02)
-        run.until(lambda: run.daemon._crawl is None)
+        run.until(lambda: not run.daemon.busy)
     assert not any(line.startswith("limit") for line in host.xfs.projects.log)
 
 
@@ -258,6 +289,27 @@ def test_a_limit_that_drifted_is_put_right_by_the_crawl(host: FakeHost, root: Pa
         run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_enforced_pvs_are_looked_at_in_one_sweep_of_the_kernel_s_table(
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    monkeypatch.setattr(worker, "DEEP_S", 0.0)
+    names = [f"pvc-{number}" for number in range(8)]
+    for name in names:
+        make_pv(root, name)
+        put_record(root, name)
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        if not restart:
+            crawl(run)
+    if restart:
+        with running(host) as run:
+            host.xfs.projects.looks.clear()
+            run.until(lambda: run.daemon.ready)
+            assert all(run.is_(State.ENFORCED, root, name) for name in names)
+    assert host.xfs.projects.looks == {"sweep": 1}
+
+
 def test_a_directory_that_was_replaced_gets_its_limit_anew(host: FakeHost, root: Path) -> None:
     make_pv(root, "pvc-1")
     put_record(root, "pvc-1")
@@ -310,6 +362,61 @@ def test_a_brick_that_is_not_mounted_does_not_stop_the_others(host: FakeHost, ro
     with running(host) as run:
         run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
         assert list(run.daemon.refused) == [str(gone)]
+
+
+@pytest.mark.parametrize("in_kernel", [True, False])
+def test_a_brick_that_hangs_delays_no_other_file_system(
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch, in_kernel: bool
+) -> None:
+    hung = host.add_volume("hung")
+    host.name_volumes("hung\nv\n")
+    host.xfs.devices["hung"] = 2
+    host.xfs.hold = threading.Event()
+    monkeypatch.setattr(daemon, "HANG_S", 0.2)
+    monkeypatch.setattr(worker.Worker, "in_kernel", in_kernel)
+    for brick in (hung, root):
+        make_pv(brick, "pvc-1")
+        put_record(brick, "pvc-1")
+    with threaded(host) as run:
+        run.wait(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        run.wait(lambda: "does not come back" in run.daemon.refused.get(str(hung), "") and run.daemon.ready)
+        assert run.daemon._progresses(time.monotonic()) is in_kernel
+        change_record(root, "pvc-1", size=128 * MIB)
+        run.wait(lambda: run.enforces(root, "pvc-1", 128 * MIB))
+        host.xfs.hold.set()
+        run.wait(lambda: run.enforces(hung, "pvc-1", 64 * MIB) and not run.daemon.refused)
+
+
+def test_what_lost_its_tag_deep_in_a_tree_gets_it_back(host: FakeHost, root: Path) -> None:
+    top = make_pv(root, "pvc-1", "a/b/file", "c/file")
+    put_record(root, "pvc-1")
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        project = tag_of(host, top).project_id
+        for path in (top / "a", top / "a/b/file"):
+            os.removexattr(path, "user.fake.tag")  # as what is put back from a backup, on the brick
+        run.daemon.crawl()
+        run.until(lambda: {tag_of(host, path).project_id for path in top.rglob("*")} == {project})
+
+
+def test_a_file_system_that_is_mounted_while_it_runs_needs_no_crawl_interval(
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    away = root.rename(root.with_name("away"))
+    polled, mounts = os.pipe()  # stands for /proc/self/mountinfo, which says it with POLLPRI
+    monkeypatch.setattr(select, "POLLPRI", select.POLLIN)
+    with running(host) as run:
+        os.dup2(polled, run.daemon._mounts)
+        run.until(lambda: list(run.daemon.refused) == [str(root)])
+        away.rename(root)
+        host.xfs.devices["v"] = 2
+        os.write(mounts, b"x")
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        assert run.daemon.refused == {}
+    os.close(polled)
+    os.close(mounts)
 
 
 def test_an_unsupported_volume_is_refused_once_it_is_used(host: FakeHost) -> None:

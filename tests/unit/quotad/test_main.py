@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,11 +61,36 @@ def test_a_status_does_not_take_another_one_for_the_daemon(
     assert "kadalu-quotad is not running" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize(
+    ("command", "status"), [("status", 1), ("report", 1), ("check", 2), ("explain pvc-1", 1), ("explain ../x", 2)]
+)
+def test_every_command_that_looks_works_without_the_daemon_and_as_json(
+    command: str, status: int, host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = host.add_volume("v")
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    monkeypatch.setattr(main, "Xfs", lambda: FakeXfs(root))
+    for more in ([], ["--json"]):
+        assert main.main([*command.split(), "--glusterd-dir", str(host.glusterd), *more]) == status
+    shown = capsys.readouterr()
+    assert ("{\n" in shown.out) or "not usable as a PV's name" in shown.err
+
+
+def test_a_check_without_root_is_unknown_to_monitoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main.main(["check"]) == 3
+
+
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("seconds", ["0", "nan", "x", "1e9"])
 def test_a_crawl_interval_that_makes_no_sense_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main.main(["run", "--crawl-interval", seconds])
-    assert "--crawl-interval" in capsys.readouterr().err
+    try:
+        assert main.main(["run", "--crawl-interval", seconds]) == main.CANNOT
+    except SystemExit as refused:
+        assert refused.code == main.CANNOT
+    assert re.search("crawl[-_]interval", capsys.readouterr().err)
 
 
 def test_the_package_needs_nothing_but_python(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_was_done_as_planned_is_enforced_and_leaves_nothing_to_do(
 def test_only_limits_of_our_range_that_no_record_claims_are_orphans(
     table: dict[ProjectId, Project], held: set[ProjectId]
 ) -> None:
-    gone = plan.orphans(table.values(), claims_of(*held))
+    gone = plan.orphans({number: row.limits for number, row in table.items()}, claims_of(*held))
     assert all(plan.is_ours(number) and number not in held and table[number].limits != NO_LIMITS for number in gone)
 
 

@@ -1,9 +1,9 @@
-"""Builds the package of a brick host: kadalu-quotad_<version>-1_all.deb.
+"""Builds the packages of a brick host: kadalu-quotad_<version>-1_all.deb and kadalu-quotad-<version>-1.noarch.rpm.
 
-    python packaging/build_deb.py --nfpm PATH --output DIR
+    python packaging/build_packages.py --nfpm PATH --output DIR
 
-It holds what of this project kadalu-quotad imports, inotify_simple as it is installed beside this interpreter, the unit
-and the documentation; no compiler and no network is needed to install it. nfpm packs it (https://nfpm.goreleaser.com);
+They hold what of this project kadalu-quotad imports, inotify_simple as it is installed beside this interpreter, unit,
+manual and documentation; no compiler and no network is needed to install them. nfpm packs them (https://nfpm.goreleaser.com);
 the same sources give the same bytes.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import importlib.metadata
 import os
 import shutil
@@ -21,18 +22,24 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from kadalu_ext.quotad import config
+
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PACKAGING: Final = REPOSITORY / "packaging"
 MAINTAINER: Final = "The kadalu_ext maintainers <kadalu-ext@localhost>"
+NAMES: Final = {"deb": "kadalu-quotad_{version}-1_all.deb", "rpm": "kadalu-quotad-{version}-1.noarch.rpm"}
 EPOCH: Final = "1577836800"
 """2020-01-01, of every file in the package, whenever it is built: its version tells packages apart, not the clock."""
 
 
-def build(output: Path, nfpm: Path) -> Path:
-    """Builds the package into the directory `output` and returns its path. Raises: RuntimeError with what nfpm said."""
+def build(output: Path, nfpm: Path, packager: str = "deb") -> Path:
+    """Builds a package ("deb" or "rpm") into the directory `output` and returns its path.
+
+    Raises: RuntimeError with what nfpm said.
+    """
     output.mkdir(parents=True, exist_ok=True)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    package = output / f"kadalu-quotad_{project['version']}-1_all.deb"
+    package = output / NAMES[packager].format(version=project["version"])
     environment = {**os.environ, "VERSION": project["version"], "MAINTAINER": MAINTAINER, "SOURCE_DATE_EPOCH": EPOCH}
     with tempfile.TemporaryDirectory() as directory:
         stage = Path(directory)
@@ -41,7 +48,7 @@ def build(output: Path, nfpm: Path) -> Path:
             str(nfpm),
             "package",
             "--packager",
-            "deb",
+            packager,
             "--config",
             "nfpm.yaml",
             "--target",
@@ -57,7 +64,11 @@ def lay_out(stage: Path) -> None:
     """Puts everything that nfpm.yaml names below `stage`, with the modes that it will have."""
     shutil.copy(PACKAGING / "nfpm.yaml", stage)
     shutil.copytree(PACKAGING / "scripts", stage / "scripts")
-    shutil.copy(REPOSITORY / "systemd" / "kadalu-quotad.service", stage)
+    for unit in ("kadalu-quotad.service", "metrics-http.conf"):
+        shutil.copy(REPOSITORY / "systemd" / unit, stage)
+    (stage / "kadalu-quotad.toml").write_text(config.render(config.Config()))
+    (stage / "kadalu-quotad.8").write_text(manual_page())
+    shutil.copy(PACKAGING / "completion.bash", stage)
     (stage / "bin").mkdir()
     shutil.copy(PACKAGING / "kadalu-quotad", stage / "bin")
     for source in modules():
@@ -79,7 +90,16 @@ def lay_out(stage: Path) -> None:
         elif file.name == "LICENSE":
             shutil.copy(str(distribution.locate_file(file)), stage / "doc" / "inotify_simple.LICENSE")
     for path in stage.rglob("*"):
-        path.chmod(0o755 if path.is_dir() or path.parent.name in ("scripts", "bin") else 0o644)
+        path.chmod(0o755 if path.is_dir() or {"scripts", "bin"} & set(path.relative_to(stage).parts) else 0o644)
+
+
+def manual_page() -> str:
+    """kadalu-quotad(8), with every key of the configuration."""
+    lines: list[str] = []
+    for key in dataclasses.fields(config.Config):
+        meta = {name: text.replace("\\", "\\e").replace("-", "\\-") for name, text in key.metadata.items()}
+        lines += [".TP", f".B {key.name}", f"{meta['help']} Unit: {meta['unit']}. Default: {config.toml(key.default)}."]
+    return (PACKAGING / "kadalu-quotad.8").read_text().replace("@KEYS@", "\n".join(lines))
 
 
 def modules() -> list[Path]:
@@ -105,7 +125,7 @@ def _imported(path: Path) -> list[Path]:
 
 def main() -> int:
     """The program."""
-    parser = argparse.ArgumentParser(description="Builds the .deb of kadalu-quotad.")
+    parser = argparse.ArgumentParser(description="Builds the packages of kadalu-quotad.")
     parser.add_argument("--nfpm", type=Path, default=shutil.which("nfpm"), help="the packer (default: the one on PATH)")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "build", help="where to put it (default: build/)")
     options = parser.parse_args()
@@ -113,7 +133,8 @@ def main() -> int:
         parser.error(
             "no nfpm on PATH: go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2, or name it with --nfpm"
         )
-    print(build(options.output, options.nfpm))
+    for packager in NAMES:
+        print(build(options.output, options.nfpm, packager))
     return 0
 
 

@@ -1,0 +1,129 @@
+"""The parsers of what others write: what goes in, and what may come out of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kadalu_ext import mountinfo, record
+from kadalu_ext.errors import InvalidInputError, RecordError, WireError
+from kadalu_ext.quotad import bricks, config
+from tests.fuzz.mutate import mutate
+
+Feed = Callable[[bytes], None]
+
+RECORDS = (
+    b'{"v":1,"path":"subvol/0a/1b/pvc-1","size":1073741824}',
+    b'{"v":1,"path":"subvol/0a/1b/pvc-1","size":1,"inodes":9223372036854775807,"more":[null,{"a":1.5}]}',
+)
+MOUNTS = (
+    b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n",
+    b"1 1 0:1 / / rw - rootfs none rw\n62 1 98:16 / /bricks rw shared:30 - xfs /dev/sdb rw,prjquota\n",
+)
+UUID = b"5f0d7c29-0000-4000-8000-000000000001"
+GLUSTERD = {
+    "glusterd.info": b"UUID=" + UUID + b"\noperating-version=100000\n",
+    "kadalustorage.info": b"v\n# a comment\nw\n",
+    "kadalu.info": b'{"version": 1, "bricks": ["/bricks/v", "/bricks/w"]}',
+    "vols/v/info": b"type=2\ncount=3\nstatus=1\nreplica_count=3\narbiter_count=1\ndisperse_count=0\n"
+    b"redundancy_count=0\nuser.kadalu-ext.export=on\nfeatures.shard=off\nbrick-0=h:-v\nbrick-1=h:-v\nbrick-2=h:-v\n",
+    "vols/v/bricks/h:-v": b"uuid=" + UUID + b"\nhostname=h\npath=/bricks/v\nreal_path=/bricks/v\n",
+}
+CONFIGS = (
+    b'crawl_interval_s = 60\nlog_level = "INFO"\nglusterd_dir = "/var/lib/glusterd"\n',
+    b'metrics_address = "127.0.0.1:9100"\nmetrics_textfile = "/var/lib/node/quotad.prom"\n',
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One parser. `open` gives the function that is fed; whatever it raises is a mistake."""
+
+    name: str
+    samples: tuple[bytes, ...]
+    open: Callable[[], AbstractContextManager[Feed]]
+
+
+def run(target: Target, *, count: int, seed: int) -> None:
+    """Feeds `count` damaged inputs. Raises: AssertionError with the beginning of the input that broke it."""
+    dice = random.Random(f"{target.name} {seed}")
+    with target.open() as feed:
+        for number in range(count):
+            data = mutate(dice, target.samples)
+            try:
+                feed(data)
+            except Exception as error:
+                raise AssertionError(f"{target.name}, seed {seed}, input {number}: {data[:400]!r}") from error
+
+
+@contextmanager
+def _record() -> Iterator[Feed]:
+    def feed(data: bytes) -> None:
+        try:
+            found = record.decode("pvc-1", data)
+        except RecordError:
+            return
+        # what is obeyed leads to the PV's own directory, and nowhere else
+        assert found.path.startswith("subvol/")
+        assert found.path.endswith("/pvc-1")
+        assert found.path.count("/") == 3
+        assert 0 < found.size_bytes <= record.MAX_SIZE_BYTES
+
+    yield feed
+
+
+@contextmanager
+def _mounts() -> Iterator[Feed]:
+    def feed(data: bytes) -> None:
+        try:
+            mountinfo.parse(data.decode("utf-8", "surrogateescape"))
+        except WireError:
+            pass
+
+    yield feed
+
+
+@contextmanager
+def _glusterd() -> Iterator[Feed]:
+    """Each input stands in for one of glusterd's files, by turns; the others are whole."""
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+        root = Path(directory)
+        (root / "vols" / "v" / "bricks").mkdir(parents=True)
+        for name, content in GLUSTERD.items():
+            (root / name).write_bytes(content)
+        names = list(GLUSTERD)
+
+        def feed(data: bytes) -> None:
+            name = names[0]
+            names.append(names.pop(0))
+            (root / name).write_bytes(data)
+            seen = bricks.read_inventory(directory)
+            (root / name).write_bytes(GLUSTERD[name])
+            assert all(brick.path.startswith("/") and "\0" not in brick.path for brick in seen.bricks)
+            assert all(brick.data_bricks > 0 for brick in seen.bricks)
+
+        yield feed
+
+
+@contextmanager
+def _config() -> Iterator[Feed]:
+    def feed(data: bytes) -> None:
+        try:
+            found = config.parse(data.decode("utf-8", "replace"))
+        except InvalidInputError:
+            return
+        assert config.MIN_INTERVAL_S <= found.crawl_interval_s <= config.MAX_INTERVAL_S
+
+    yield feed
+
+
+TARGETS = (
+    Target(name="a record", samples=RECORDS, open=_record),
+    Target(name="the mount table", samples=MOUNTS, open=_mounts),
+    Target(name="glusterd's and Kadalu's files", samples=tuple(GLUSTERD.values()), open=_glusterd),
+    Target(name="the configuration", samples=CONFIGS, open=_config),
+)
