@@ -175,7 +175,7 @@ def _buildah(store: Path, scratch: Path, *args: str) -> str:
     before = log.stat().st_size if log.exists() else 0
     argv = ["buildah", f"--root={store}", f"--runroot={scratch / 'runroot'}", "--storage-driver=overlay", *args]
     try:
-        progress.run_logged([*progress.ISOLATED, *argv], log=log)
+        progress.run_logged(argv, log=log, isolated=True)
     except CommandFailed as error:
         raise BedError(
             f"buildah {args[0]} failed (a network with Debian's and Python's packages is needed; see {log}): "
@@ -200,7 +200,7 @@ def _base() -> Path:
         with progress.step("Debian base of the image (mmdebstrap)"):
             argv = ["mmdebstrap", "--mode=root", "--variant=minbase", *hooks]
             argv += [f"--dpkgopt=path-exclude=/usr/share/{pattern}" for pattern in _EXCLUDED]
-            progress.run_logged([*progress.ISOLATED, *argv, "bookworm", str(layer)], log=log)
+            progress.run_logged([*argv, "bookworm", str(layer)], log=log, isolated=True)
             config = {"Cmd": ["bash"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
             (target / "image.tar").write_bytes(docker_archive(BASE_IMAGE, layer.read_bytes(), config))
             layer.unlink()

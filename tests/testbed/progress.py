@@ -19,8 +19,9 @@ from .errors import CommandFailed, Unmet
 
 T = TypeVar("T")
 
-ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
-"""The words to put before a command that mounts: its mounts and processes go when it does, however that is."""
+_LEASH = ("setpriv", "--pdeathsig", "TERM")
+# unshare passes over SIGTERM while its child runs.
+_ISOLATION = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 _BEGAN = time.monotonic()
 
@@ -49,11 +50,13 @@ def run_logged(
     log: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    isolated: bool = False,
     every_seconds: float = 20,
 ) -> None:
     """Run a long command with its output appended to `log`; every `every_seconds` say its latest line.
 
-    The command dies with the calling thread, so that a killed testbed leaves no build running.
+    The command dies with the calling thread, so that a killed testbed leaves no build running; an `isolated` one with
+    all processes and mounts that it has made.
 
     Raises:
         CommandFailed: with the last lines of the log.
@@ -61,7 +64,7 @@ def run_logged(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", *argv],
+            [*(_ISOLATION if isolated else _LEASH), *argv],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

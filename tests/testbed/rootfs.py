@@ -123,7 +123,7 @@ def _build(target: Path) -> None:
         argv = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
         try:
-            progress.run_logged([*progress.ISOLATED, *argv, _SUITE, str(root)], log=log)
+            progress.run_logged([*argv, _SUITE, str(root)], log=log, isolated=True)
         except CommandFailed as error:
             raise BedError(f"cannot build the brick hosts' root: {host.apt_reason(log)}") from error
     with progress.step("Brick hosts' root image (mke2fs)"):
