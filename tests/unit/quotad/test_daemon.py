@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.quotad import daemon, watch, worker
+from kadalu_ext.quotad import daemon, records, watch, worker
 from kadalu_ext.quotad.bricks import Brick, Choice
 from kadalu_ext.quotad.config import Config
 from kadalu_ext.quotad.daemon import Daemon
@@ -293,7 +293,7 @@ def test_a_limit_that_drifted_is_put_right_by_the_crawl(host: FakeHost, root: Pa
 def test_enforced_pvs_are_looked_at_in_one_sweep_of_the_kernel_s_table(
     host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch, restart: bool
 ) -> None:
-    monkeypatch.setattr(worker, "DEEP_S", 0.0)
+    monkeypatch.setattr(records, "DEEP_S", 0.0)
     names = [f"pvc-{number}" for number in range(8)]
     for name in names:
         make_pv(root, name)
