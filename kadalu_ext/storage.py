@@ -26,6 +26,12 @@ CONFIG_MAP: Final = "kadalu-ext-storages"
 
 GLUSTERD_PORT: Final = 24007
 
+MOUNT_OPTIONS: Final = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime")
+"""What a PV's bind mount in a pod can have for itself, as mount(8) calls it; all else is the gluster client's."""
+
+OVERCOMMIT_MIN: Final = 0.1
+OVERCOMMIT_MAX: Final = 100.0
+
 _STORAGE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?")
 _VOLUME: Final = re.compile(r"[A-Za-z0-9_-]{1,253}")
@@ -38,12 +44,15 @@ class Storage:
 
     hosts: names or addresses of glusterds that know the volume, in order of preference; at least one.
     options: glusterfs client options, already checked by the operator (`log-level` → `DEBUG`); dashes, lower case.
+    overcommit: how much may be promised to PVs, as a multiple of the volume's size. Only the ConfigMap has it: it is no
+    part of what a PV needs, and one that does not arrive promises each byte once.
     """
 
     name: StorageName
     hosts: tuple[str, ...]
     volume: str
     options: Mapping[str, str] = field(default_factory=dict)
+    overcommit: float = 1.0
 
 
 def storage_class_name(name: StorageName) -> str:
@@ -57,7 +66,7 @@ def mount_source(name: StorageName) -> str:
 
 
 def to_parameters(storage: Storage) -> dict[str, str]:
-    """The StorageClass parameters; `from_parameters` reads them back."""
+    """The StorageClass parameters; `from_parameters` reads them back, all but overcommit."""
     parameters = {"storage": storage.name, "hosts": ",".join(storage.hosts), "volume": storage.volume}
     if storage.options:
         parameters["options"] = ",".join(f"{key}={value}" for key, value in sorted(storage.options.items()))
@@ -94,6 +103,7 @@ def to_json(storage: Storage) -> str:
             "hosts": list(storage.hosts),
             "volume": storage.volume,
             "options": dict(storage.options),
+            "overcommit": storage.overcommit,
         },
         sort_keys=True,
     )
@@ -114,10 +124,13 @@ def from_json(text: str) -> Storage:
         raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: hosts must be a list of strings")
     if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
         raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: options must map strings to strings")
-    return _checked(name, hosts, volume, options)
+    overcommit = entry.get("overcommit", 1.0)
+    if isinstance(overcommit, bool) or not isinstance(overcommit, int | float):
+        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: overcommit must be a number")
+    return _checked(name, hosts, volume, options, float(overcommit))
 
 
-def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str]) -> Storage:
+def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str], overcommit: float = 1.0) -> Storage:
     check_storage_name(name)
     if not hosts:
         raise InvalidInputError("hosts: at least one host that runs glusterd is needed")
@@ -129,7 +142,8 @@ def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str]) 
             raise InvalidInputError(
                 f"options.{key[:64]}: not a glusterfs option, or its value has a ',', '=' or line end"
             )
-    return Storage(name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options)
+    check_overcommit(overcommit)
+    return Storage(name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options, overcommit=overcommit)
 
 
 def check_storage_name(name: str) -> StorageName:
@@ -155,6 +169,15 @@ def check_volume_name(volume: str) -> str:
             f"volume: {volume[:80]!r} is not a gluster volume's name (letters, digits, '_' and '-')"
         )
     return volume
+
+
+def check_overcommit(overcommit: float) -> float:
+    """Raises: InvalidInputError unless `overcommit` is a ratio that makes sense; NaN is none."""
+    if not OVERCOMMIT_MIN <= overcommit <= OVERCOMMIT_MAX:
+        raise InvalidInputError(
+            f"overcommit: {overcommit:g} is not a ratio between {OVERCOMMIT_MIN:g} and {OVERCOMMIT_MAX:g}"
+        )
+    return overcommit
 
 
 def volume_id(storage: StorageName, name: PvName) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
@@ -27,8 +27,6 @@ WORKERS: Final = 8
 WAITERS: Final = 32
 """So many callers of one storage may wait for as long as they like; among more of them that time is shared. Otherwise
 the claims of a dead storage would hold all of this server's threads, and all of csi-provisioner's."""
-
-OVERCOMMIT: Final = 1.0
 
 _FACTS_S: Final = 1.0
 """For so long glusterd's word is good: a brick that was replaced a second ago may not be asked yet."""
@@ -78,7 +76,7 @@ class StorageClient:
         """
 
         def make(volumes: Volumes) -> Volumes:
-            volumes.make(name, size_bytes)
+            volumes.make(name, size_bytes, overcommit=self.storage.overcommit)
             return volumes
 
         started = time.monotonic()
@@ -175,7 +173,7 @@ class StorageClient:
     def _open(self) -> Volumes:
         """The PVs on the storage's volume as it is now. Raises: what Connector does."""
         with self._opening:
-            storage = self.storage
+            storage = replace(self.storage, overcommit=1.0)  # no reason to connect anew: it is asked at each create
             if self._found is None or storage != self._looked_for or time.monotonic() - self._looked_at >= _FACTS_S:
                 try:
                     self._connected = self._look(storage)
@@ -201,7 +199,7 @@ class StorageClient:
         return new
 
     def _connect(self, storage: Storage, facts: VolumeFacts) -> _Connected:
-        promises = self._promises.setdefault(facts.volume_id, Promises(volume=storage.volume, overcommit=OVERCOMMIT))
+        promises = self._promises.setdefault(facts.volume_id, Promises(volume=storage.volume))
         store = self._connector.store(storage)
         bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts))
         volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises)

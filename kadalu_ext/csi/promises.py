@@ -33,9 +33,8 @@ def read_size(store: VolumeStore, name: PvName) -> int | None:
 class Promises:
     """The records are the truth, and are listed each time; only their sizes are remembered. Thread-safe."""
 
-    def __init__(self, *, volume: str, overcommit: float) -> None:
+    def __init__(self, *, volume: str) -> None:
         self._volume = volume
-        self._overcommit = overcommit
         self._lock = threading.Lock()
         self._recorded: dict[PvName, int] = {}
         self._reserved: dict[PvName, int] = {}
@@ -43,17 +42,18 @@ class Promises:
         self._total_until = 0.0
 
     @contextmanager
-    def reserve(self, store: VolumeStore, name: PvName, size_bytes: int) -> Iterator[int | None]:
+    def reserve(self, store: VolumeStore, name: PvName, size_bytes: int, *, overcommit: float) -> Iterator[int | None]:
         """Gives the size of the PV's record if there is one. Otherwise None, and while the block runs `size_bytes` are
         promised to `name`; after its end, the record that it made promises them.
 
+        overcommit: of the storage that asks. Storages that share the volume share what is promised, each with its own.
         Raises: CapacityError if the storage cannot promise that much more; RecordError if the PV's own record cannot be
         read; VolumeIOError.
         """
         with self._lock:
             recorded = read_size(store, name) if name in self._look(store) else None
             if recorded is None:
-                self._check(store, name, size_bytes)
+                self._check(store, name, size_bytes, overcommit)
                 self._reserved[name] = size_bytes
         try:
             yield recorded
@@ -69,7 +69,7 @@ class Promises:
         with self._lock:
             self._recorded.pop(name, None)
 
-    def _check(self, store: VolumeStore, name: PvName, size_bytes: int) -> None:
+    def _check(self, store: VolumeStore, name: PvName, size_bytes: int, overcommit: float) -> None:
         if time.monotonic() >= self._total_until:
             self._total_bytes = store.statvfs("").total_bytes
             self._total_until = time.monotonic() + TOTAL_S
@@ -79,7 +79,7 @@ class Promises:
             promised=sum(others.values()),
             pvs=len(others),
             total=self._total_bytes,
-            overcommit=self._overcommit,
+            overcommit=overcommit,
             volume=self._volume,
         )
 

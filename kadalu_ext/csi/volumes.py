@@ -61,12 +61,14 @@ class Volumes:
         self._parents: set[str] = set()
         """Directories that were there: nobody removes them, and to ask each time costs a PV a third of its time."""
 
-    def make(self, name: PvName, size_bytes: int) -> None:
+    def make(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> None:
         """The PV's directory and its record are on the volume when this returns; idempotent.
 
+        overcommit: what may be promised in all, as a multiple of the volume's size.
         Raises: ConflictError if the PV exists in another size; CapacityError; RecordError if its record cannot be read.
         """
-        with self._explained(), self._promises.reserve(self._store, name, size_bytes) as recorded:
+        reserved = self._promises.reserve(self._store, name, size_bytes, overcommit=overcommit)
+        with self._explained(), reserved as recorded:
             if recorded is None:
                 self._make_new(name, size_bytes)
             elif recorded != size_bytes:

@@ -1,4 +1,4 @@
-"""The glusterfs client options that a KadaluStorage may set: an allow-list with types. Pure.
+"""The options that a KadaluStorage may set, of the glusterfs client and of mounts: allow-lists with types. Pure.
 
 Names and values are those of glusterfs(8) (`glusterfs --help`, libglusterfs/src/common-utils.c gf_string2boolean for
 booleans), without the leading dashes. Options that name files, servers or processes are left out on purpose: they
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.storage import MOUNT_OPTIONS
 
 _LOG_LEVELS: Final = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "TRACE", "NONE")
 _ON: Final = frozenset({"on", "yes", "true", "enable", "1"})
@@ -78,6 +79,8 @@ def parse_options(value: object, *, field: str) -> dict[str, str]:
         if key not in ALLOWED:
             near = difflib.get_close_matches(key, ALLOWED, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}={ALLOWED[near[0]].example}?" if near else "for example: log-level=DEBUG"
+            if key in MOUNT_OPTIONS:
+                hint = f"it is an option of mounts: mountOptions: [{key}]"
             raise InvalidInputError(
                 f"{field}: {raw_key[:64]!r} is not an option that may be set; allowed are {', '.join(ALLOWED)}; {hint}"
             )
@@ -90,6 +93,33 @@ def parse_options(value: object, *, field: str) -> dict[str, str]:
         if options.setdefault(key, text) != text:
             raise InvalidInputError(f"{field}: {key} is given twice, as {options[key]} and as {text}; keep one")
     return options
+
+
+def parse_mount_options(options: Iterable[str], *, field: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The options of a mount, those of the bind mounts in pods and those of the gluster client, as `parse_options` has
+    them: one list in users' files, two places where they take effect.
+
+    Raises: InvalidInputError naming `field` and the option, what is allowed, and an example.
+    """
+    bind: dict[str, None] = {}  # a set that keeps its order
+    client = []
+    for option in options:
+        word = option.lower()
+        if word.partition("=")[0].replace("_", "-") in ALLOWED:
+            client.append(option)
+        elif word in MOUNT_OPTIONS:
+            bind[word] = None
+        elif word not in ("rw", "defaults"):
+            near = difflib.get_close_matches(word.partition("=")[0], (*MOUNT_OPTIONS, *ALLOWED), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "for example: mountOptions: [noatime]"
+            raise InvalidInputError(
+                f"{field}: {option[:64]!r} is not an option that may be set; allowed are {', '.join(MOUNT_OPTIONS)}, "
+                f"and of the gluster client {', '.join(ALLOWED)}; {hint}"
+            )
+    for one, other in (("ro", "rw"), ("noatime", "relatime")):
+        if {one, other} <= {option.lower() for option in options}:
+            raise InvalidInputError(f"{field}: {one} and {other} contradict each other; keep one")
+    return tuple(bind), parse_options(",".join(client), field=field)
 
 
 def _pairs(value: object, field: str) -> list[tuple[str, str]]:

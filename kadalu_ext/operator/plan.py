@@ -136,11 +136,11 @@ def _ensure_class(wanted: render.Manifest, found: Mapping[str, Any] | None) -> l
     if any(found.get(key) != wanted[key] for key in _IMMUTABLE):
         manifest = {**wanted, "metadata": {**wanted["metadata"], **metadata}}
         return [ReplaceStorageClass(uid=found["metadata"]["uid"], manifest=manifest)]
-    expansion = wanted["allowVolumeExpansion"]
-    same = bool(found.get("allowVolumeExpansion")) == expansion
+    changeable = {key: wanted[key] for key in ("allowVolumeExpansion", "mountOptions")}
+    same = all((found.get(key) or type(value)()) == value for key, value in changeable.items())
     if same and all(found["metadata"].get(key) == value for key, value in metadata.items()):
         return []
-    patch = {"metadata": metadata, "allowVolumeExpansion": expansion}
+    patch = {"metadata": metadata, **changeable}
     return [PatchStorageClass(name=wanted["metadata"]["name"], patch=patch)]
 
 

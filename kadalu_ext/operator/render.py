@@ -36,6 +36,7 @@ def storage_class(spec: StorageSpec, *, owner: str, volume_id: str) -> Manifest:
         "parameters": to_parameters(spec.storage),
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "Immediate",
+        "mountOptions": list(spec.mount_options),
         "allowVolumeExpansion": False,
     }
 

@@ -9,6 +9,7 @@ path of the field, what is allowed, and an example: nothing is ever silently pas
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,16 @@ from ipaddress import IPv6Address
 from typing import Final, NoReturn, TypeVar
 
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.operator.options import parse_options
-from kadalu_ext.storage import Storage, check_host, check_storage_name, check_volume_name
+from kadalu_ext.operator.options import parse_mount_options, parse_options
+from kadalu_ext.storage import (
+    OVERCOMMIT_MAX,
+    OVERCOMMIT_MIN,
+    Storage,
+    check_host,
+    check_overcommit,
+    check_storage_name,
+    check_volume_name,
+)
 
 MAX_HOSTS: Final = 64
 
@@ -46,15 +55,14 @@ class StorageSpec:
     """What a KadaluStorage asks for, whole and normalised.
 
     native: True if PVs are directories of the volume (Kadalu's format); False if the whole volume is one PV.
-    overcommit: what may be promised to PVs, as a multiple of the volume's size.
     tls_secret: name of the Secret with the client's certificate, or None for plain connections.
+    mount_options: of the PVs' mounts in pods, among storage.MOUNT_OPTIONS.
     """
 
     storage: Storage
     reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
     native: bool = True
     quota: Quota = Quota.REQUIRED
-    overcommit: float = 1.0
     tls_secret: str | None = None
     mount_options: tuple[str, ...] = ()
 
@@ -102,22 +110,10 @@ NOT_SERVED: Final = (
         instead="remove the field, or write quota: required",
     ),
     _NotServed(
-        field="spec.overcommit",
-        asked=lambda spec: spec.overcommit != 1.0,
-        what="promising more or less than the volume holds",
-        instead="remove the field, or write overcommit: 1.0",
-    ),
-    _NotServed(
         field="spec.tls",
         asked=lambda spec: spec.tls_secret is not None,
         what="TLS to the gluster cluster",
         instead="remove the field if the cluster takes plain connections",
-    ),
-    _NotServed(
-        field="spec.mountOptions",
-        asked=lambda spec: bool(spec.mount_options),
-        what="mount options",
-        instead="remove the field; options of the glusterfs client go to details, as gluster_options",
     ),
     _NotServed(
         field="spec.pvReclaimPolicy",
@@ -154,20 +150,20 @@ def parse_spec(name: str, spec: object) -> StorageSpec:
             detail.path("gluster_volname"), _shown(volume), "the name of a gluster volume (letters, digits, '_', '-')",
             "gluster_volname: volume_name",
         )  # fmt: skip
-    options = detail.take("gluster_options")
+    mount_options, options = _options(fields, detail)
     return StorageSpec(
         storage=Storage(
             name=check_storage_name(name),
             hosts=hosts,
             volume=volume,
-            options={} if options is None else parse_options(options, field=detail.path("gluster_options")),
+            options=options,
+            overcommit=_overcommit(fields),
         ),
         reclaim_policy=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
         native=_native(fields),
         quota=_choice(fields, "quota", Quota, Quota.REQUIRED),
-        overcommit=_overcommit(fields),
         tls_secret=_tls_secret(fields),
-        mount_options=tuple(_texts(fields, "mountOptions", "mountOptions: [noatime]")),
+        mount_options=mount_options,
     )
 
 
@@ -322,9 +318,27 @@ def _overcommit(fields: _Fields) -> float:
     if value is None:
         return 1.0
     text = "" if isinstance(value, bool) else str(value)
-    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,6})?", text, re.ASCII) is None or float(text) <= 0:
-        _refuse(fields.path("overcommit"), _shown(value), "a ratio above 0", "overcommit: 1.0")
-    return float(text)
+    ratio = float(text) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,6})?", text, re.ASCII) else math.nan
+    try:
+        return check_overcommit(ratio)
+    except InvalidInputError:
+        allowed = f"a ratio from {OVERCOMMIT_MIN:g} to {OVERCOMMIT_MAX:g}; 1 promises every byte of the volume once"
+        _refuse(fields.path("overcommit"), _shown(value), allowed, "overcommit: 1.5")
+
+
+def _options(fields: _Fields, detail: _Fields) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Those of mounts, and those of the gluster client, which may stand in either field."""
+    given = detail.take("gluster_options")
+    options = {} if given is None else parse_options(given, field=detail.path("gluster_options"))
+    texts = _texts(fields, "mountOptions", "mountOptions: [noatime]")
+    bind, client = parse_mount_options(texts, field=fields.path("mountOptions"))
+    for key, value in client.items():
+        if options.setdefault(key, value) != value:
+            _refuse(
+                f"{detail.path('gluster_options')} and {fields.path('mountOptions')}",
+                f"{key} is {options[key]} in one and {value} in the other", "one of them", f"{key}={value}",
+            )  # fmt: skip
+    return bind, options
 
 
 def _tls_secret(fields: _Fields) -> str | None:

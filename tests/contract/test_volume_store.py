@@ -38,7 +38,7 @@ class StoreContract:
 
     @pytest.fixture
     def volumes(self, store: VolumeStore, bricks: Bricks) -> Volumes:
-        return Volumes(volume="vol", store=store, bricks=bricks, promises=Promises(volume="vol", overcommit=1.0))
+        return Volumes(volume="vol", store=store, bricks=bricks, promises=Promises(volume="vol"))
 
     def test_a_directory_has_the_mode_that_was_asked_for(self, store: VolumeStore, top: str) -> None:
         store.mkdir(f"{top}/pv", 0o777)

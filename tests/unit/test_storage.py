@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,19 +13,32 @@ from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.storage import Storage, StorageName
 
 STORAGES = st.builds(
-    lambda name, hosts, volume, options: Storage(
-        name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options
+    lambda name, hosts, volume, options, overcommit: Storage(
+        name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options, overcommit=overcommit
     ),
     st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
     st.lists(st.sampled_from(["brick1", "10.77.0.11", "fd00::1", "a.example.com"]), min_size=1, max_size=3),
     st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,20}", fullmatch=True),
     st.dictionaries(st.sampled_from(["log-level", "ping-timeout"]), st.sampled_from(["DEBUG", "10"])),
+    st.floats(storage.OVERCOMMIT_MIN, storage.OVERCOMMIT_MAX),
 )
 
 
 @given(STORAGES)
-def test_a_storage_class_carries_a_storage_whole(given_storage: Storage) -> None:
-    assert storage.from_parameters(storage.to_parameters(given_storage)) == given_storage
+def test_a_storage_class_carries_all_that_a_pv_needs(given_storage: Storage) -> None:
+    carried = storage.from_parameters(storage.to_parameters(given_storage))
+    assert replace(carried, overcommit=given_storage.overcommit) == given_storage
+
+
+@pytest.mark.parametrize("ratio", ["0", "1e9", "NaN", "true", '"2"', "null"])
+def test_an_entry_whose_overcommit_is_no_ratio_is_refused(ratio: str) -> None:
+    entry = f'{{"name": "ext", "hosts": ["h"], "volume": "v", "options": {{}}, "overcommit": {ratio}}}'
+    with pytest.raises(InvalidInputError, match="overcommit"):
+        storage.from_json(entry)
+
+
+def test_an_entry_of_an_earlier_version_promises_each_byte_once() -> None:
+    assert storage.from_json('{"name": "ext", "hosts": ["h"], "volume": "v", "options": {}}').overcommit == 1.0
 
 
 @given(STORAGES)

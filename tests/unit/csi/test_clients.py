@@ -69,6 +69,29 @@ def test_a_retry_while_the_first_create_runs_is_aborted(on: Fixture) -> None:
     on.create()
 
 
+def test_an_overcommit_that_changes_is_in_effect_at_the_next_claim_on_the_same_connection(on: Fixture) -> None:
+    on.store.total_bytes = 100 * MIB
+    on.create("pvc-1", 64 * MIB)
+    with pytest.raises(CapacityError):
+        on.create("pvc-2", 64 * MIB)
+    on.clients.of(replace(STORAGE, overcommit=1.5))
+    on.create("pvc-2", 64 * MIB)
+    on.clients.of(replace(STORAGE, overcommit=0.5))
+    with pytest.raises(CapacityError, match=r"100 MiB, times 0\.5, of which 128 MiB are promised to 2 PVs; at most 0"):
+        on.create("pvc-3", 8 * MIB)
+    assert on.connector.opened == 1
+
+
+def test_storages_that_share_a_volume_share_what_is_promised_each_with_its_own_overcommit(on: Fixture) -> None:
+    on.store.total_bytes = 100 * MIB
+    on.create("pvc-1", 64 * MIB)
+    other = on.clients.of(replace(STORAGE, name=StorageName("other")))
+    with pytest.raises(CapacityError, match="64 MiB are promised to 1 PVs"):
+        other.create(PvName("pvc-2"), 64 * MIB, timeout_s=10)
+    other = on.clients.of(replace(STORAGE, name=StorageName("other"), overcommit=2.0))
+    other.create(PvName("pvc-2"), 64 * MIB, timeout_s=10)
+
+
 def test_a_pv_is_taken_until_the_work_ends_and_not_until_its_caller_gives_up(on: Fixture) -> None:
     on.store.hold.clear()
     with pytest.raises(DeadlineError, match=r"storage ext, volume vol: no answer within 0\.1 s; the work goes on"):

@@ -47,7 +47,7 @@ class Fixture:
             volume="vol",
             store=self.store,
             bricks=Bricks(geometry=self.bricks.geometry, probe=self.bricks),
-            promises=Promises(volume="vol", overcommit=1.0),
+            promises=Promises(volume="vol"),
         )
 
     def create(self, name: PvName = PV, size_bytes: int = 64 * MIB, *, patience_s: float = 0.0) -> None:

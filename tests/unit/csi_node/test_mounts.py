@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.csi.mounts import Mounts
+from kadalu_ext.csi.mounts import FLAGS, Mounts
 from kadalu_ext.errors import InvalidInputError, MounterError, NotFoundError
+from kadalu_ext.storage import MOUNT_OPTIONS
 
 from .fakes import mount
 
@@ -86,3 +87,7 @@ def test_a_directory_under_a_lost_mount_is_not_taken_for_the_volume(mounts: Moun
     source = mount(str(tmp_path), device=os.stat(tmp_path).st_dev + 1, root="/", source="kadalu.external:ext")
     with pytest.raises(MounterError, match="changed meanwhile"):
         mounts.bind(source, "/kubelet", f"{mounts.kubelet_dir}/pods/u1")
+
+
+def test_every_option_that_a_storage_may_ask_for_can_be_had_by_a_bind_mount_and_no_other() -> None:
+    assert set(FLAGS) == set(MOUNT_OPTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,11 @@ from kadalu_ext.operator.actions import (
     Action,
     Existing,
     PatchStatus,
+    PatchStorageClass,
     PostEvent,
     Problem,
     ReplaceStorageClass,
+    SetEntry,
     Usable,
 )
 from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
@@ -64,6 +67,16 @@ def on_cluster(actions: list[Action]) -> list[str]:
 )
 def test_what_is_done_to_the_cluster(outcome: Usable | Problem, existing: Existing, expected: list[str]) -> None:
     assert on_cluster(plan(resource(), outcome, existing, now=NOW)) == expected
+
+
+def test_other_mount_options_and_another_overcommit_leave_the_class_in_place() -> None:
+    changed = usable({**SPEC, "mountOptions": ["noatime"], "overcommit": 2})
+    patch, entry = plan(resource(), changed, settled(usable()), now=NOW)[:2]
+    assert isinstance(patch, PatchStorageClass)
+    assert patch.patch["mountOptions"] == ["noatime"]
+    assert isinstance(entry, SetEntry)
+    assert json.loads(str(entry.text))["overcommit"] == 2.0
+    assert on_cluster(plan(resource(), changed, settled(changed), now=NOW)) == []
 
 
 def test_no_storage_class_is_made_for_a_storage_with_any_problem() -> None:

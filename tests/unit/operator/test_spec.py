@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.operator.spec import NOT_SERVED, StorageSpec, not_served, parse_spec
-from kadalu_ext.storage import from_parameters, to_parameters
+from kadalu_ext.storage import from_json, to_json
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "storage-config.yaml"
+NODE = {"gluster_node": "node1", "gluster_volname": "v"}
 HOST_FIELDS = ("gluster_node", "gluster_host", "gluster_nodes", "gluster_hosts", "gluster_backup_nodes")
 
 
 def external(details: object = None, **fields: object) -> dict[str, object]:
-    return {"type": "External", "details": details or {"gluster_node": "node1", "gluster_volname": "v"}, **fields}
+    return {"type": "External", "details": details or NODE, **fields}
 
 
 def parsed(spec: object) -> StorageSpec:
@@ -88,7 +89,7 @@ def test_whatever_the_api_server_lets_through_is_a_spec_or_a_sentence_with_a_pat
     except InvalidInputError as error:
         assert str(error).startswith("spec")
     else:
-        assert from_parameters(to_parameters(storage)) == storage
+        assert from_json(to_json(storage)) == storage
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,20 @@ def test_whatever_the_api_server_lets_through_is_a_spec_or_a_sentence_with_a_pat
         (external({"gluster_node": "a", "Gluster_node": "b", "gluster_volname": "v"}), ["Gluster_node", "same field"]),
         (external(pvReclaimPolicy="keep"), ["spec.pvReclaimPolicy", "delete, archive, retain"]),
         (external(quota="yes"), ["spec.quota", "required, optional, none"]),
-        (external(overcommit=0), ["spec.overcommit", "above 0"]),
-        (external(overcommit=True), ["spec.overcommit", "above 0"]),
+        (external(overcommit=0), ["spec.overcommit", "from 0.1 to 100"]),
+        (external(overcommit=True), ["spec.overcommit", "from 0.1 to 100"]),
+        (external(overcommit="1e1"), ["spec.overcommit", "'1e1'", "overcommit: 1.5"]),
+        (external(mountOptions=["noatim"]), ["spec.mountOptions", "'noatim'", "mean noatime"]),
+        (external(mountOptions=["log-file=/etc/shadow"]), ["spec.mountOptions", "allowed are ro,", "log-level"]),
+        (external(mountOptions="ro,rw"), ["spec.mountOptions", "ro and rw contradict"]),
+        (
+            external({**NODE, "gluster_options": {"log-level": "INFO"}}, mountOptions=["log_level=DEBUG"]),
+            ["spec.details.gluster_options and spec.mountOptions", "log-level is INFO in one and DEBUG in the other"],
+        ),
+        (
+            external({**NODE, "gluster_options": "noatime=1"}),
+            ["spec.details.gluster_options", "mountOptions: [noatime]"],
+        ),
         (external(tls={"secret": "x"}), ["spec.tls.secret", "secretName"]),
         (external(mountOptions=[1]), ["spec.mountOptions", "list of texts"]),
         (external(**{"kadalu-format": True, "single_pv_per_pool": True}), ["kadalu-format and", "contradict"]),
@@ -124,6 +137,18 @@ def test_what_is_wrong_is_refused_with_its_path_and_what_is_allowed(spec: object
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("ratio", [1.5, "1.5"])
+def test_an_overcommit_is_a_number_or_its_text(ratio: object) -> None:
+    assert parsed(external(overcommit=ratio)).storage.overcommit == 1.5
+
+
+def test_mount_options_are_of_the_bind_mounts_or_of_the_gluster_client() -> None:
+    spec = parsed(external(mountOptions=["noatime", "log_level=debug", "rw", "nodev", "noatime"]))
+    assert spec.mount_options == ("noatime", "nodev")
+    assert spec.storage.options == {"log-level": "DEBUG"}
+    assert not_served(spec) is None
+
+
 def test_a_name_too_long_for_a_storage_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"^metadata\.name: "):
         parse_spec("x" * 64, external())
@@ -134,9 +159,7 @@ def test_a_name_too_long_for_a_storage_is_refused() -> None:
     [
         ({"kadalu-format": False}, "spec.kadalu-format"),
         ({"quota": "none"}, "spec.quota"),
-        ({"overcommit": "1.5"}, "spec.overcommit"),
         ({"tls": {"secretName": "client"}}, "spec.tls"),
-        ({"mountOptions": "noatime,nodev"}, "spec.mountOptions"),
         ({"pvReclaimPolicy": "Retain"}, "spec.pvReclaimPolicy"),
     ],
 )
