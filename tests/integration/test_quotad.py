@@ -3,135 +3,26 @@
 from __future__ import annotations
 
 import errno
-import functools
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kadalu_ext.layout import pv_path, record_path, staged_record_path
-from kadalu_ext.quotad.plan import is_ours
-from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, encode
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName
 from kadalu_ext.units import MIB
-from tests.testbed import deb, paths, progress
-from tests.testbed.brickhosts import BrickHost, BrickHosts
+from tests.integration.quotad_site import Site, served
+from tests.testbed import deb, paths
+from tests.testbed.brickhosts import BrickHosts
 
 VOLUMES = {"quota-rep": "replica 3", "quota-arb": "arbiter", "quota-dis": "disperse 2+1"}
-SECONDS = 60.0
-
-
-class Site:
-    """Three hosts with kadalu-quotad, a volume of each kind, and a client of each in this process's mount namespace."""
-
-    def __init__(self, hosts: BrickHosts, mounts: Path) -> None:
-        self.hosts = hosts
-        self.mounts = mounts
-
-    @staticmethod
-    def wait(what: str, probe: Callable[[], Any]) -> Any:
-        return progress.wait_until(what, probe, seconds=SECONDS)
-
-    def make_pv(self, volume: str, name: str, size: int) -> Path:
-        """What the CSI driver does: directory, record prepared, renamed."""
-        directory = self.mounts / volume / pv_path(PvName(name))
-        directory.mkdir(parents=True)
-        self.put_record(volume, name, size)
-        return directory
-
-    def put_record(self, volume: str, name: str, size: int) -> None:
-        root, pv = self.mounts / volume, PvName(name)
-        staged = root / staged_record_path(pv)
-        staged.mkdir(parents=True)
-        os.setxattr(staged, RECORD_XATTR, encode(QuotaRecord(path=pv_path(pv), size_bytes=size)))
-        staged.rename(root / record_path(pv))
-
-    def change_record(self, volume: str, name: str, size: int) -> None:
-        record = QuotaRecord(path=pv_path(PvName(name)), size_bytes=size)
-        os.setxattr(self.mounts / volume / record_path(PvName(name)), RECORD_XATTR, encode(record))
-
-    def delete_pv(self, volume: str, name: str) -> None:
-        root = self.mounts / volume
-        (root / "trash").mkdir(exist_ok=True)
-        (root / pv_path(PvName(name))).rename(root / "trash" / f"{name}.x")
-        (root / record_path(PvName(name))).rmdir()
-
-    def status(self, host: BrickHost, name: str) -> dict[str, Any]:
-        """What `kadalu-quotad status --json` says of a PV on a host; empty if nothing."""
-        report = json.loads(host.run(["kadalu-quotad", "status", "--json"], check=False).stdout)
-        return next((pv for brick in report["bricks"] for pv in brick["pvs"] if pv["pv"] == name), {})
-
-    def wait_enforced(self, name: str, limits: list[int]) -> list[int]:
-        """Until every host, in order, enforces its limit; the projects. Checked with the system's own tool as well."""
-
-        def enforced(host: BrickHost, limit: int) -> dict[str, Any] | None:
-            pv = self.status(host, name)
-            return pv if pv.get("state") == "enforced" and pv["limit_bytes"] == limit else None
-
-        projects = []
-        for host, limit in zip(self.hosts.hosts, limits, strict=True):
-            probe = functools.partial(enforced, host, limit)
-            projects.append(self.wait(f"{name} to be enforced on {host.name}", probe)["project_id"])
-            assert is_ours(projects[-1])
-            assert self.limits(host).get(projects[-1], 0) == limit
-        return projects
-
-    @staticmethod
-    def limits(host: BrickHost) -> dict[int, int]:
-        """Hard limits by project, as xfs_quota(8) tells them."""
-        report = host.run(["xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks"]).stdout
-        rows = [line.split() for line in report.splitlines() if line.strip()]
-        return {int(row[0].removeprefix("#")): int(row[3]) * 1024 for row in rows}
-
-    @staticmethod
-    def untagged(host: BrickHost, directory: str, project: int) -> list[str]:
-        """What in a directory on a brick lsattr(1) does not show with this project, or, of directories, with P."""
-        shown = host.run(["lsattr", "-paR", directory]).stdout
-        entries = re.findall(r"^ *(\d+) (\S+) (/.*)$", shown, re.MULTILINE)
-        wrong = [path for number, _, path in entries if int(number) != project and not path.endswith("/..")]
-        inheriting = {path.removesuffix("/.") for _, flags, path in entries if "P" in flags}
-        found = host.run(["find", directory, "-type", "d"]).stdout.splitlines()
-        return wrong + [path for path in found if path not in inheriting]
-
-
-def mount(volume: str, target: Path) -> None:
-    """A client in this namespace; `glusterfs` returns once it is mounted."""
-    target.mkdir(parents=True)
-    progress.run_logged(
-        ["glusterfs", "--volfile-server=brick1", f"--volfile-id={volume}", "--attribute-timeout=0", "--entry-timeout=0",
-         f"--log-file={target}.log", str(target)],
-        log=target.with_suffix(".out"),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """kadalu-quotad installed from its package on every host, started as an administrator would; removed afterwards."""
-    site = Site(brick_hosts, tmp_path_factory.mktemp("clients"))
-    package = deb.build()
-
-    def install(host: BrickHost) -> None:
-        host.put(package, f"/tmp/{package.name}")
-        host.run(["dpkg", "--install", f"/tmp/{package.name}"])
-        host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input="# the tests'\n" + "\n".join(VOLUMES))
-        host.run(["systemctl", "start", "kadalu-quotad"])
-
-    def purge(host: BrickHost) -> None:
-        host.run(["dpkg", "--purge", "kadalu-quotad"])
-        host.run(["rm", "/var/lib/glusterd/kadalustorage.info", f"/tmp/{package.name}"])
-
-    for volume, kind in VOLUMES.items():
-        brick_hosts.create_volume(volume, kind)
-        mount(volume, site.mounts / volume)
-    brick_hosts.together(install)
-    yield site
-    for volume in VOLUMES:
-        progress.run_logged(["umount", "--lazy", str(site.mounts / volume)], log=site.mounts / "umount.log")
-        brick_hosts.delete_volume(volume)
-    brick_hosts.together(purge)
+    with served(brick_hosts, VOLUMES, tmp_path_factory.mktemp("clients")) as site:
+        yield site
 
 
 def test_real_xfs_keeps_the_contract_that_the_fake_keeps(brick_hosts: BrickHosts) -> None:
