@@ -30,6 +30,9 @@ SUBVOL_DIR: Final = "subvol"
 VERSION: Final = 1
 MAX_RECORD_BYTES: Final = 4096
 MAX_SIZE_BYTES: Final = (1 << 63) - 1
+CANARY: Final = PvName("kadalu-canary")
+"""Reserved: a PV that nobody mounts. The CSI controller changes its size over and over, and the operator looks whether
+every brick follows."""
 MAX_NAME_BYTES: Final = 200
 """A PV's name; room is left below the file system's 255 for `.<pv>.new` and `<pv>.<suffix>`."""
 

@@ -18,7 +18,7 @@ from kadalu_ext.gluster import messages, oncrpc
 from kadalu_ext.gluster.client import GLUSTERD_PORT
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.geometry import Brick, Geometry
-from kadalu_ext.gluster.messages import Refused, StatFs
+from kadalu_ext.gluster.messages import Gfid, Refused, StatFs
 
 GIVEN_UP_S: Final = 10.0
 """For so long our gluster clients wait for a brick that falls silent, their ping-timeout, before they do without it."""
@@ -45,12 +45,22 @@ class BrickAnswer:
         silent for as long as clients wait. A brick that is merely slow, or of which nobody knows, is up.
     stat: None unless it is up and knows the directory.
     error: why there is no stat, for people, naming the brick.
+    attribute: what was asked for besides, as this brick has it; None if it has not.
     """
 
     brick: Brick
     stat: BrickStat | None
     error: str | None
     up: bool
+    attribute: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """An extended attribute of a directory, whose path is relative to the volume's root."""
+
+    path: str
+    name: str
 
 
 class BrickProbe:
@@ -75,13 +85,14 @@ class BrickProbe:
             _Channel(volume, volume_id, brick, timeout_s, given_up_s, glusterd_port) for brick in geometry.bricks
         ]
 
-    def stat_directory(self, path: str) -> list[BrickAnswer]:
+    def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
         """The answers of all bricks, in their order, for the directory at `path`, relative to the volume's root.
 
-        It takes at most twice the timeout: other callers' questions may come first. Raises: RuntimeError once closed.
+        `attribute` is read before the directory is looked at. It takes at most twice the timeout: other callers'
+        questions may come first. Raises: RuntimeError once closed.
         """
         deadline = time.monotonic() + 2 * self._timeout_s
-        futures = [channel.submit(path) for channel in self._channels]
+        futures = [channel.submit(path, attribute) for channel in self._channels]
         wait(futures, timeout=max(0.0, deadline - time.monotonic()))
         return [
             channel.unanswered() if future.cancel() or not future.done() else future.result()
@@ -129,8 +140,8 @@ class _Channel:
         self._hung_since: float | None = None
         self._hung_last = 0.0
 
-    def submit(self, path: str) -> Future[BrickAnswer]:
-        return self._executor.submit(self._stat_directory, path)
+    def submit(self, path: str, attribute: Attribute | None) -> Future[BrickAnswer]:
+        return self._executor.submit(self._stat_directory, path, attribute)
 
     def unanswered(self) -> BrickAnswer:
         # up: to take a brick for down without having asked it would let a claim through unproven
@@ -149,12 +160,12 @@ class _Channel:
     def _answer(self, *, error: str, up: bool) -> BrickAnswer:
         return BrickAnswer(brick=self._brick, stat=None, error=f"brick {self._brick}: {error}", up=up)
 
-    def _stat_directory(self, path: str) -> BrickAnswer:
+    def _stat_directory(self, path: str, attribute: Attribute | None) -> BrickAnswer:
         started = time.monotonic()
         if self._silence is not None and started < self._silent_until:
             return self._silence
         try:
-            stat = self._stat(path, started + self._timeout_s)
+            answer = self._look(path, attribute, started + self._timeout_s)
         except HostSilentError as error:
             self._silence = self._answer(error=str(error), up=isinstance(error, HostHungError) and not self._given_up())
             self._silent_until = time.monotonic() + self._timeout_s
@@ -164,7 +175,7 @@ class _Channel:
         except (WireError, _RefusedError) as error:
             return self._answer(error=str(error), up=True)
         self._hung_since = None
-        return BrickAnswer(brick=self._brick, stat=stat, error=None, up=True)
+        return answer
 
     def _given_up(self) -> bool:
         """Whether clients do without the brick, which has taken a connection and does not answer."""
@@ -174,16 +185,16 @@ class _Channel:
         self._hung_last = now
         return now - self._hung_since >= self._given_up_s
 
-    def _stat(self, path: str, deadline: float) -> BrickStat:
+    def _look(self, path: str, attribute: Attribute | None, deadline: float) -> BrickAnswer:
         if self._connection is not None and self._connection.connected:
             try:
-                return self._ask(self._connection, path, deadline)
+                return self._ask(self._connection, path, attribute, deadline)
             except HostSilentError:
                 raise
             except HostUnreachableError:
                 pass  # the brick was restarted since, perhaps on another port: once more from the beginning
         self._connection = self._log_in(deadline)
-        return self._ask(self._connection, path, deadline)
+        return self._ask(self._connection, path, attribute, deadline)
 
     def _log_in(self, deadline: float) -> Connection:
         brick = self._brick
@@ -222,19 +233,36 @@ class _Channel:
                 raise
         return messages.read_port_by_brick_reply(reply)
 
-    def _ask(self, connection: Connection, path: str, deadline: float) -> BrickStat:
+    def _ask(self, connection: Connection, path: str, attribute: Attribute | None, deadline: float) -> BrickAnswer:
+        value = None if attribute is None else self._attribute(connection, attribute, deadline)
+        gfid = self._find(connection, path, deadline)
+        if isinstance(gfid, Refused):
+            error = f"brick {self._brick}: it has no directory {path} ({_reason(gfid)})"
+            return BrickAnswer(brick=self._brick, stat=None, error=error, up=True, attribute=value)
+        stat = messages.read_statfs_reply(connection.call(messages.STATFS, messages.statfs_request(gfid), deadline))
+        if isinstance(stat, Refused):
+            raise _RefusedError(f"statvfs of {path} failed ({_reason(stat)})")
+        return BrickAnswer(brick=self._brick, stat=_to_brick_stat(stat), error=None, up=True, attribute=value)
+
+    def _attribute(self, connection: Connection, attribute: Attribute, deadline: float) -> bytes | None:
+        gfid = self._find(connection, attribute.path, deadline)
+        if isinstance(gfid, Refused):
+            return None
+        request = messages.getxattr_request(gfid, attribute.name)
+        value = messages.read_getxattr_reply(connection.call(messages.GETXATTR, request, deadline), attribute.name)
+        return None if isinstance(value, Refused) else value
+
+    @staticmethod
+    def _find(connection: Connection, path: str, deadline: float) -> Gfid | Refused:
         gfid = messages.ROOT_GFID
         for name in filter(None, path.split("/")):
             found = messages.read_lookup_reply(
                 connection.call(messages.LOOKUP, messages.lookup_request(gfid, name), deadline)
             )
             if isinstance(found, Refused):
-                raise _RefusedError(f"it has no directory {path} ({_reason(found)})")
+                return found
             gfid = found
-        stat = messages.read_statfs_reply(connection.call(messages.STATFS, messages.statfs_request(gfid), deadline))
-        if isinstance(stat, Refused):
-            raise _RefusedError(f"statvfs of {path} failed ({_reason(stat)})")
-        return _to_brick_stat(stat)
+        return gfid
 
 
 def _reason(refused: Refused) -> str:

@@ -29,6 +29,7 @@ SETVOLUME: Final = Procedure(program=_HANDSHAKE, version=2, number=1)
 GET_VOLUME: Final = Procedure(program=1238463, version=2, number=5)
 PORTBYBRICK: Final = Procedure(program=34123456, version=1, number=1)
 STATFS: Final = Procedure(program=_FOPS, version=400, number=14)
+GETXATTR: Final = Procedure(program=_FOPS, version=400, number=18)
 LOOKUP: Final = Procedure(program=_FOPS, version=400, number=27)
 FETCHSPEC: Final = Procedure(program=52743234, version=1, number=1)
 """The callback by which a server tells its clients that their volfile changed."""
@@ -245,6 +246,25 @@ def read_lookup_reply(body: bytes) -> Gfid | Refused:
     """The gfid of what was looked up: gfx_common_2iatt_rsp, whose two gfx_iattx stand at the end, gfid first."""
     tail = _read_fop_reply(body, 2 * _IATT_BYTES)
     return tail if isinstance(tail, Refused) else Gfid(tail[:16])
+
+
+def getxattr_request(gfid: Gfid, name: str) -> bytes:
+    """gfx_getxattr_req."""
+    return gfid + xdr.u32(len(name)) + xdr.string(name) + _NO_DICT
+
+
+def read_getxattr_reply(body: bytes, name: str) -> bytes | Refused:
+    """The attribute's value: gfx_common_dict_rsp, whose second dictionary has it. ENODATA if there is no such one."""
+    reader = xdr.Reader(body)
+    op_ret, op_errno = reader.i32(), reader.i32()
+    if op_ret < 0:
+        return Refused(errno=op_errno)
+    wiredict.read_typed(reader)
+    value = wiredict.read_typed(reader).get(name)
+    reader.fixed(2 * _IATT_BYTES)
+    if value is None:
+        raise WireError(f"a brick's reply has no {name}")
+    return value
 
 
 def statfs_request(gfid: Gfid) -> bytes:

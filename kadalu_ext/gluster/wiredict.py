@@ -2,7 +2,8 @@
 
     be32 count, then for each pair: be32 key length, be32 value length, key, NUL, value
 
-Nothing is padded. Text and numbers are ASCII with a NUL that counts as part of the value.
+Nothing is padded. Text and numbers are ASCII with a NUL that counts as part of the value. File operations of protocol 4
+carry another form, whose values have types (gfx_dict in rpc/xdr/src/glusterfs4-xdr.x, tag v10.3): `read_typed`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from kadalu_ext.errors import WireError
+from kadalu_ext.gluster.xdr import Reader
 
 _PAIR: Final = struct.Struct(">ii")
+
+_SIZED: Final = frozenset({1, 5, 6})
+"""gf_dict_data_type_t: text of old, text, bytes."""
+_FIXED: Final[Mapping[int, int]] = {2: 8, 3: 8, 4: 8, 7: 16, 8: 148, 9: 36}
+"""Integers, a double, a gfid, a gfx_iattx, a gfx_mdata_iatt: their sizes in bytes."""
 
 
 def encode(pairs: Mapping[str, bytes]) -> bytes:
@@ -60,3 +67,17 @@ def encode_text(pairs: Mapping[str, str | int]) -> bytes:
 def decode_text(data: bytes) -> dict[str, str]:
     """`decode` for text and numbers: values up to their first NUL. Raises: WireError."""
     return {key: value.partition(b"\0")[0].decode("utf-8", "surrogateescape") for key, value in decode(data).items()}
+
+
+def read_typed(reader: Reader) -> dict[str, bytes]:
+    """The pairs of a gfx_dict, values as they are; empty if there is none. Raises: WireError."""
+    reader.u32()  # its size in the other form
+    reader.i32()  # its count, -1 for none; the pairs have one of their own
+    pairs: dict[str, bytes] = {}
+    for _ in range(reader.u32()):
+        key, kind = reader.opaque(), reader.u32()
+        if kind not in _SIZED and kind not in _FIXED:
+            raise WireError(f"a dictionary has a value of the unknown type {kind}")
+        value = reader.opaque() if kind in _SIZED else reader.fixed(_FIXED[kind])
+        pairs[key.rstrip(b"\0").decode("utf-8", "surrogateescape")] = value
+    return pairs

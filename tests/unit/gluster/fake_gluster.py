@@ -61,6 +61,7 @@ def fake_host(host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeHost]:
         messages.SETVOLUME: wire("setvolume.reply"),
         messages.LOOKUP: wire("lookup.reply"),
         messages.STATFS: wire("statfs.reply"),
+        messages.GETXATTR: wire("getxattr.reply"),
     }
     threads: list[threading.Thread] = []
 

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 import pytest
 
 from kadalu_ext.gluster import messages, xdr
-from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
+from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickProbe
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.gluster.oncrpc import Call
+from kadalu_ext.record import RECORD_XATTR
 from tests.unit.gluster.fake_gluster import Answer, FakeHost, fake_host, hang_up, port_reply, silent
 from tests.unit.gluster.golden import wire
 
@@ -66,6 +67,27 @@ def test_every_brick_answers_in_the_volumes_order(probe: BrickProbe) -> None:
         assert answer.stat is not None
         assert (answer.up, answer.error) == (True, None)
         assert (answer.stat.total_bytes, answer.stat.block_bytes) == (256 << 20, 4096)
+
+
+RECORD = Attribute(path="info/quota/pv", name=RECORD_XATTR)
+
+
+def test_an_attribute_is_answered_with_the_directory(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[1].answers[messages.GETXATTR] = wire("getxattr-missing.reply")
+    has, has_not, _ = probe.stat_directory("subvol/aa/bb/pv", RECORD)
+    assert has.attribute == b'{"v":1,"path":"subvol/7c/15/kadalu-canary","size":4194304}'
+    assert (has_not.attribute, has_not.error) == (None, None)
+    assert has.stat == has_not.stat is not None
+
+
+def test_a_brick_without_the_directory_may_have_the_attribute(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    found, missing = wire("lookup.reply"), wire("lookup-missing.reply")
+    hosts[0].answers[messages.LOOKUP] = lambda call: (
+        missing if call.args.endswith(xdr.string("gone") + bytes(12)) else found
+    )
+    answer = probe.stat_directory("gone", RECORD)[0]
+    assert (answer.stat, answer.up, answer.attribute is None) == (None, True, False)
+    assert "it has no directory gone (No such file or directory)" in str(answer.error)
 
 
 def test_connections_and_logins_are_kept(probe: BrickProbe, hosts: list[FakeHost]) -> None:

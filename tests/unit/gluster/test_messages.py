@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kadalu_ext.errors import WireError
 from kadalu_ext.gluster import messages, oncrpc, volfile, wiredict, xdr
 from kadalu_ext.gluster.messages import Gfid, Refused, VolumeInfo, VolumeStatus
+from kadalu_ext.record import RECORD_XATTR
 from tests.unit.gluster.golden import wire
 
 READERS: list[Callable[[bytes], Any]] = [
@@ -21,6 +22,7 @@ READERS: list[Callable[[bytes], Any]] = [
     messages.read_setvolume_reply,
     messages.read_lookup_reply,
     messages.read_statfs_reply,
+    lambda body: messages.read_getxattr_reply(body, RECORD_XATTR),
 ]
 
 
@@ -41,6 +43,8 @@ def test_requests_are_what_a_brick_answered() -> None:
     gfid = messages.read_lookup_reply(wire("lookup.reply"))
     assert isinstance(gfid, bytes)
     assert messages.statfs_request(Gfid(gfid)) == wire("statfs.request")
+    asked = wire("getxattr.request")
+    assert messages.getxattr_request(Gfid(asked[:16]), RECORD_XATTR) == asked
 
 
 def test_a_volfile_is_read() -> None:
@@ -93,6 +97,14 @@ def test_statfs_of_a_brick_is_read() -> None:
     assert (stat.fragment_bytes, stat.blocks * stat.fragment_bytes) == (4096, 256 << 20)
 
 
+def test_an_attribute_of_a_brick_is_read_and_one_that_is_not_there_is_refused() -> None:
+    value = messages.read_getxattr_reply(wire("getxattr.reply"), RECORD_XATTR)
+    assert value == b'{"v":1,"path":"subvol/7c/15/kadalu-canary","size":4194304}'
+    assert messages.read_getxattr_reply(wire("getxattr-missing.reply"), "user.nothing") == Refused(errno=61)
+    with pytest.raises(WireError, match=r"has no user\.other"):
+        messages.read_getxattr_reply(wire("getxattr.reply"), "user.other")
+
+
 def test_a_name_that_a_brick_does_not_have_is_refused() -> None:
     assert messages.read_lookup_reply(wire("lookup-missing.reply")) == Refused(errno=2)
 
@@ -120,7 +132,7 @@ def test_any_bytes_are_a_message_or_a_wire_error(reader: Callable[[bytes], Any],
         pass
 
 
-CUT = ["getspec-one", "get-volume-rep", "port-by-brick", "setvolume", "lookup", "statfs"]
+CUT = ["getspec-one", "get-volume-rep", "port-by-brick", "setvolume", "lookup", "statfs", "getxattr"]
 
 
 @pytest.mark.parametrize(("reader", "name"), list(zip(READERS, CUT, strict=True)))

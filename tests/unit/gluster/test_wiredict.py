@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.errors import WireError
-from kadalu_ext.gluster import wiredict
+from kadalu_ext.gluster import wiredict, xdr
 
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 DICTS = st.dictionaries(KEYS, st.binary(max_size=20), max_size=6)
@@ -61,3 +61,24 @@ def test_text_and_numbers_carry_a_nul_that_counts() -> None:
 def test_a_key_with_a_nul_is_not_sent() -> None:
     with pytest.raises(WireError, match="NUL"):
         wiredict.encode({"a\0b": b""})
+
+
+def test_a_typed_dictionary_is_read_whatever_its_values_are() -> None:
+    pairs = [(b"number\0", 2, bytes(8)), (b"stat", 8, bytes(148)), (b"text\0", 5, xdr.opaque(b"x"))]
+    data = xdr.u32(0) + xdr.i32(3) + xdr.u32(3) + b"".join(xdr.opaque(k) + xdr.u32(t) + v for k, t, v in pairs)
+    reader = xdr.Reader(data + b"next")
+    assert wiredict.read_typed(reader) == {"number": bytes(8), "stat": bytes(148), "text": b"x"}
+    assert reader.rest() == b"next"
+
+
+def test_a_typed_dictionary_with_an_unknown_type_is_refused() -> None:
+    with pytest.raises(WireError, match="unknown type 99"):
+        wiredict.read_typed(xdr.Reader(xdr.u32(0) + xdr.i32(1) + xdr.u32(1) + xdr.opaque(b"k") + xdr.u32(99)))
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_typed_dictionary_or_a_wire_error(data: bytes) -> None:
+    try:
+        wiredict.read_typed(xdr.Reader(data))
+    except WireError:
+        pass
