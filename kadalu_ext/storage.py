@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NewType
 
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.record import PvName, check_pv_name
+from kadalu_ext.record import CANARY, PvName, check_pv_name
 
 StorageName = NewType("StorageName", str)
 
@@ -190,4 +190,6 @@ def parse_volume_id(text: str) -> tuple[StorageName, PvName]:
     storage, slash, name = text.partition("/")
     if not slash:
         raise InvalidInputError(f"volume_id: {text[:80]!r} is not <storage>/<pv>")
+    if name == CANARY:
+        raise InvalidInputError(f"volume_id: {CANARY} is reserved, and is no volume")
     return check_storage_name(storage), check_pv_name(name)

@@ -16,7 +16,7 @@ from kadalu_ext.csi.trash import TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError
 from kadalu_ext.log import Logger
-from kadalu_ext.record import PvName
+from kadalu_ext.record import CANARY, PvName
 from kadalu_ext.storage import Storage, StorageName
 
 T = TypeVar("T")
@@ -86,22 +86,31 @@ class StorageClient:
     def delete(self, name: PvName, *, timeout_s: float) -> None:
         """The PV and its record are gone; its files are being removed. Idempotent. Raises: as `create`."""
 
-        def delete(volumes: Volumes) -> None:
-            volumes.delete(name)
-            if self._connected is not None:
-                self._connected.trash.wake()
-
-        with self._working(name, delete, timeout_s):
+        with self._working(name, lambda volumes: self._delete(volumes, name), timeout_s):
             pass
+
+    def _delete(self, volumes: Volumes, name: PvName) -> None:
+        volumes.delete(name)
+        if self._connected is not None:
+            self._connected.trash.wake()
 
     def recorded_size(self, name: PvName, *, timeout_s: float) -> int | None:
         """The PV's size in bytes; None if there is none of that name. Raises: RecordError, and as `create`."""
         with self._working(name, lambda volumes: volumes.recorded_size(name), timeout_s) as size:
             return size
 
-    def warm_up(self) -> None:
-        """Opens the storage in the background, so that what an earlier process left in the trash is removed."""
-        self._executor.submit(self._open)
+    def beat(self) -> Future[None]:
+        """The canary's next size, written by a worker; done when it is on the volume. See canary.py."""
+        return self._executor.submit(lambda: self._open().beat())
+
+    def remove_canary(self) -> Future[None]:
+        """The canary is gone from the volume when this is done. Idempotent."""
+        return self._executor.submit(lambda: self._delete(self._open(), CANARY))
+
+    @property
+    def volume_id(self) -> str | None:
+        """Of the volume that it is connected to; None if there was no call yet that got so far."""
+        return None if self._connected is None else self._connected.facts.volume_id
 
     # --- one call in flight a PV, held until the work ends ---
 

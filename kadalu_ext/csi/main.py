@@ -12,12 +12,12 @@ from typing import Final
 
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2_grpc
+from kadalu_ext.csi.canaries import Canaries
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.connection import GlusterConnector
 from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.identity import Identity
 from kadalu_ext.csi.storages import Storages
-from kadalu_ext.errors import KadaluExtError
 
 RPC_THREADS: Final = 128
 """More than csi-provisioner's --worker-threads (100), which is how many calls it makes at a time."""
@@ -70,22 +70,13 @@ def controller(args: argparse.Namespace) -> int:
     csi_pb2_grpc.add_ControllerServicer_to_server(servicer, server)
     server.start()
     logger.info("serving", endpoint=args.endpoint, storages=storages.names())
-    _warm_up(storages, clients, logger)
+    Canaries(storages=storages, clients=clients, log=logger).start()
     stop.wait()
     logger.info("stopping")
     server.stop(_STOP_GRACE_S).wait()
     sys.stderr.flush()
     # Calls that hang on a dead storage would hold an ordinary exit up; the volume's state is whole at every step.
     os._exit(0)
-
-
-def _warm_up(storages: Storages, clients: Clients, logger: log.Logger) -> None:
-    """Opens what is configured: the first claim is quicker, and the trash that an earlier process left is emptied."""
-    for name in storages.names():
-        try:
-            clients.of(storages.find(name)).warm_up()
-        except KadaluExtError as error:
-            logger.warning("storage not usable", storage=name, reason=str(error))
 
 
 if __name__ == "__main__":

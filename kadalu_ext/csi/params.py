@@ -9,7 +9,7 @@ from typing import Final
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi import capacity
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.record import PvName, check_pv_name
+from kadalu_ext.record import CANARY, PvName, check_pv_name
 from kadalu_ext.storage import PROVISIONER, Storage, from_parameters
 
 _Mode = csi_pb2.VolumeCapability.AccessMode
@@ -38,6 +38,8 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
     if not request.name:
         raise InvalidInputError("name: missing")
     name = check_pv_name(request.name)
+    if name == CANARY:
+        raise InvalidInputError(f"name: {CANARY} is reserved; choose another")
     check_capabilities(request.volume_capabilities)
     if request.HasField("volume_content_source"):
         raise InvalidInputError("volume_content_source: clones and snapshots are not supported; create an empty volume")

@@ -13,7 +13,7 @@ from kadalu_ext.csi import capacity
 from kadalu_ext.csi.ports import VolumeStore
 from kadalu_ext.errors import RecordError, VolumeIOError
 from kadalu_ext.layout import record_path
-from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, PvName, decode
+from kadalu_ext.record import CANARY, RECORD_XATTR, RECORDS_DIR, PvName, decode
 
 TOTAL_S: Final = 10.0
 """For so long the volume's size is taken for what it was; a volume is enlarged by hand."""
@@ -84,9 +84,9 @@ class Promises:
         )
 
     def _look(self, store: VolumeStore) -> set[PvName]:
-        """The names of all records; their sizes are known afterwards."""
+        """The names of all PVs' records; their sizes are known afterwards. The canary promises nothing to anybody."""
         try:
-            names = {PvName(name) for name in store.listdir(RECORDS_DIR) if not name.startswith(".")}
+            names = {PvName(name) for name in store.listdir(RECORDS_DIR) if not name.startswith(".")} - {CANARY}
         except VolumeIOError as error:
             if error.errno != ENOENT:
                 raise

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from errno import EEXIST, ENOENT
 from typing import Final
 
-from kadalu_ext.csi import enforcement
+from kadalu_ext.csi import canary, enforcement
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, VolumeStore
 from kadalu_ext.csi.promises import Promises, read_size
-from kadalu_ext.errors import ConflictError, VolumeIOError
+from kadalu_ext.errors import ConflictError, RecordError, VolumeIOError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.layout import TRASH_DIR, pv_path, record_path, staged_record_path, trash_path
-from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, encode
+from kadalu_ext.record import CANARY, RECORD_XATTR, PvName, QuotaRecord, encode
 from kadalu_ext.units import format_bytes
 
 PV_MODE: Final = 0o777
@@ -79,6 +79,23 @@ class Volumes:
             elif self._mkdir(pv_path(name), PV_MODE):
                 # A delete was interrupted. Who waits for events learns of the new directory by a change of its record.
                 self._write_record(record_path(name), name, size_bytes)
+
+    def beat(self) -> None:
+        """The canary has its next size on the volume when this returns, and is made if it is not there.
+
+        Stopped at any step, the next beat mends it. Capacity is not asked: nobody writes to it.
+        """
+        with self._explained():
+            try:
+                recorded = read_size(self._store, CANARY)
+            except RecordError:
+                recorded = None  # not of our making: replaced
+            size_bytes = canary.next_size(recorded)
+            if recorded is None:
+                self._make_new(CANARY, size_bytes)
+                return
+            self._mkdir(pv_path(CANARY), PV_MODE)
+            self._write_record(record_path(CANARY), CANARY, size_bytes)
 
     def _make_new(self, name: PvName, size_bytes: int) -> None:
         self._mkdir(pv_path(name), PV_MODE)

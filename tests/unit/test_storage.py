@@ -83,7 +83,7 @@ def test_a_volume_id_names_storage_and_pv() -> None:
     assert storage.volume_id(name, pv) == "ext-1/pvc-7"
 
 
-@pytest.mark.parametrize("text", ["", "ext", "/pv", "ext/", "ext/../x", "ext/a/b", "EXT/a"])
+@pytest.mark.parametrize("text", ["", "ext", "/pv", "ext/", "ext/../x", "ext/a/b", "EXT/a", "ext/kadalu-canary"])
 def test_a_volume_id_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         storage.parse_volume_id(text)

@@ -29,7 +29,7 @@ SHOWN = sorted(
 NOBODY_SEES = (
     # what Kubernetes never asks for
     "missing", "must not be negative", "sizes are whole blocks of", "is more than limit_bytes", "access_mode: ",
-    "must be an absolute path below",
+    "must be an absolute path below", "is reserved",
     "there is no such volume", "there is no volume ", "is not mounted at", "not a PV of",
     # caught, and said in other words
     "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",

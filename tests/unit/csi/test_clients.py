@@ -217,7 +217,7 @@ def test_what_an_earlier_process_left_in_the_trash_is_removed(on: Fixture) -> No
     on.store.mkdir("trash", 0o700)
     on.store.mkdir(left := "trash/pvc-0.0123456789abcdef", 0o777)
     on.store.write(f"{left}/data")
-    on.client.warm_up()
+    on.client.beat()
     until(lambda: left not in on.store.nodes)
     on.create()
     on.client.delete(PV, timeout_s=10)

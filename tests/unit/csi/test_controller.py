@@ -18,7 +18,7 @@ from kadalu_ext.csi.identity import Identity
 from kadalu_ext.csi.storages import Storages
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
-from kadalu_ext.record import PvName
+from kadalu_ext.record import CANARY, PvName
 from kadalu_ext.storage import from_parameters, to_json
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore
@@ -123,6 +123,14 @@ def test_a_claim_of_size_0_is_an_invalid_argument_and_writes_nothing(driver: Dri
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "a volume of 0 bytes cannot be had; ask for 4 KiB or more"):
         driver.create(size=0)
     assert record_path(PV) not in driver.store.nodes
+
+
+def test_the_canary_is_nobodys_volume(driver: Driver) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "kadalu-canary is reserved"):
+        driver.controller.CreateVolume(request(CANARY))
+    driver.clients.of(STORAGE).beat().result()
+    driver.delete(f"ext/{CANARY}")
+    assert record_path(CANARY) in driver.store.nodes
 
 
 def test_the_reason_arrives_before_the_callers_deadline(driver: Driver) -> None:

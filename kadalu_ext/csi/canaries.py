@@ -1,0 +1,109 @@
+"""The canary of every storage gets another size every BEAT_S. See canary.py for what it is good for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from kadalu_ext.csi.clients import Clients
+from kadalu_ext.csi.storages import Storages
+from kadalu_ext.errors import KadaluExtError
+from kadalu_ext.log import Logger
+from kadalu_ext.record import CANARY
+from kadalu_ext.storage import StorageName
+
+BEAT_S: Final = 20.0
+"""A brick host that stops enforcing is found out by the first change after that, and by the operator's next look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What was begun last for one storage: its canary is changed, or removed."""
+
+    future: Future[None]
+    removal: bool
+
+
+class Canaries:
+    """One thread, which waits for no storage: what is to be done is done by the storage's own workers, one step at a
+    time. A storage that leaves the ConfigMap has its canary removed, unless another storage is on the same volume.
+
+    The first round opens every storage: its first claim is quicker, and the trash of an earlier process is emptied.
+    """
+
+    def __init__(self, *, storages: Storages, clients: Clients, log: Logger, beat_s: float = BEAT_S) -> None:
+        self._storages = storages
+        self._clients = clients
+        self._log = log
+        self._beat_s = beat_s
+        self._steps: dict[StorageName, _Step] = {}
+        self._failures: dict[StorageName, str] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="canaries", daemon=True)
+
+    def start(self) -> None:
+        """The first round begins now."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Does not wait."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.turn()
+            except Exception:
+                self._log.exception("changing the canaries crashed")
+            if self._stopped.wait(self._beat_s):
+                return
+
+    def turn(self) -> None:
+        """The next step of every storage's canary is begun, where the one before has ended. Raises: OSError."""
+        names = self._storages.names()
+        for name in {**dict.fromkeys(names), **self._steps}:
+            step = self._steps.get(name)
+            if step is not None and not step.future.done():
+                continue  # the storage does not answer: of one that is dead, one worker waits and no more
+            done = step is not None and self._succeeded(name, step.future)
+            if name in names:
+                self._steps[name] = _Step(future=self._beat(name), removal=False)
+            elif step is not None and step.removal and done:
+                del self._steps[name]
+            else:
+                self._leave(name, names)
+
+    def _beat(self, name: StorageName) -> Future[None]:
+        try:
+            return self._clients.of(self._storages.find(name)).beat()
+        except KadaluExtError as error:
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _leave(self, name: StorageName, left: Iterable[StorageName]) -> None:
+        client = self._clients.known(name)
+        others = {other.volume_id for other in map(self._clients.known, left) if other is not None}
+        if client is None or client.volume_id is None or client.volume_id in others:
+            del self._steps[name]
+        else:
+            self._steps[name] = _Step(future=client.remove_canary(), removal=True)
+
+    def _succeeded(self, name: StorageName, future: Future[None]) -> bool:
+        error = future.exception()
+        if error is None:
+            if self._failures.pop(name, None) is not None:
+                self._log.info("canary changes again", storage=name)
+            return True
+        self._tell(name, error)
+        return False
+
+    def _tell(self, name: StorageName, error: BaseException) -> None:
+        """Once for each reason: it is tried again for ever."""
+        reason = str(error) or type(error).__name__
+        if self._failures.get(name) != reason:
+            self._failures[name] = reason
+            self._log.warning("canary not changed", storage=name, canary=CANARY, reason=reason)
