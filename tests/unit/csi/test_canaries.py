@@ -65,7 +65,7 @@ class Site:
 
     def volumes(self) -> Volumes:
         bricks = Bricks(geometry=self.bricks.geometry, probe=self.bricks)
-        return Volumes(volume="vol", store=self.store, bricks=bricks, promises=Promises(volume="vol", overcommit=1.0))
+        return Volumes(volume="vol", store=self.store, bricks=bricks, promises=Promises(volume="vol"))
 
     @property
     def size(self) -> int | None:
