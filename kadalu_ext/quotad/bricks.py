@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,6 +29,8 @@ EXPORT_OPTION: Final = "user.kadalu-ext.export"
 MAX_FILE_BYTES: Final = 1 << 20
 """Of any file that is read here; glusterd's are a few KiB."""
 
+_DAMAGED: Final = "glusterd's file is damaged: see glusterd's log, and put it right from another host's"
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRUE: Final = frozenset({"on", "yes", "true", "enable", "1"})  # gluster's own words, libglusterfs gf_string2boolean
 
 
@@ -74,8 +77,9 @@ def read_inventory(directory: str = GLUSTERD_DIR) -> Inventory:
     problems: list[str] = []
     bricks: list[Brick] = []
     try:
-        uuid = _read_pairs(os.path.join(directory, "glusterd.info")).get("UUID", "")
-        volumes = sorted(entry.name for entry in os.scandir(os.path.join(directory, "vols")) if entry.is_dir())
+        uuid = _read_uuid(os.path.join(directory, "glusterd.info"), "UUID")
+        with os.scandir(os.path.join(directory, "vols")) as entries:
+            volumes = sorted(entry.name for entry in entries)
     except (OSError, InvalidInputError) as error:
         problem = f"{error}: is glusterd installed on this host, and was it ever started?"
         return Inventory(bricks=(), problems=(problem,), complete=False)
@@ -96,7 +100,8 @@ def read_inventory(directory: str = GLUSTERD_DIR) -> Inventory:
         try:
             bricks += _volume_bricks(os.path.join(directory, "vols", volume), volume, uuid, named, paths)
         except (OSError, InvalidInputError) as error:
-            problems.append(f"volume {volume}: {error}")
+            words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            problems.append(f"volume {volume}: {words}; no limit without a record is lifted until this is mended")
             complete = False
     for name in sorted((named or frozenset()) - set(volumes)):
         problems.append(f"{directory}/{VOLUMES_FILE} names {name!r}, a volume that this host's glusterd does not know")
@@ -162,11 +167,14 @@ def _volume_bricks(
     choice = _choose(volume, info, named)
     by_path = named is None and paths is not None
     for index in range(count):
-        brick = _read_pairs(os.path.join(directory, "bricks", os.path.basename(info.get(f"brick-{index}", ""))))
+        file = os.path.join(directory, "bricks", os.path.basename(info.get(f"brick-{index}", "")))
+        brick, host = _read_pairs(file), _read_uuid(file, "uuid")
         # real_path: without symlinks, as glusterd found it when the brick was added; path: as somebody typed it
         typed = brick.get("path", "")
         path = brick.get("real_path") or typed
-        if brick.get("uuid", "") == uuid and path.startswith("/") and "\0" not in path:
+        if not path.startswith("/") or "\0" in path:
+            raise InvalidInputError(f"{file}: path={path[:200]!r} is no absolute path; {_DAMAGED}")
+        if host == uuid:
             arbiter = index % subvolume >= subvolume - arbiters
             yield Brick(
                 volume=volume, path=path, arbiter=arbiter, data_bricks=data_bricks,
@@ -215,6 +223,14 @@ def _number(info: dict[str, str], key: str, default: int | None = None) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 6:
         raise InvalidInputError(f"info: {key}={value[:40]!r} is not a count")
     return int(value)
+
+
+def _read_uuid(path: str, key: str) -> str:
+    # a host's name for itself; half of one would make its bricks another's, and lift their limits
+    uuid = _read_pairs(path).get(key, "")
+    if _UUID.fullmatch(uuid) is None:
+        raise InvalidInputError(f"{path}: {key}={uuid[:40]!r} is no UUID; {_DAMAGED}")
+    return uuid
 
 
 def _read_pairs(path: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.quotad import bricks
 from kadalu_ext.quotad.bricks import Brick, Choice
-from tests.unit.quotad.fakes import FakeHost
+from tests.unit.quotad.fakes import UUID, FakeHost
 
 
 def inventory(host: FakeHost) -> bricks.Inventory:
@@ -138,6 +139,44 @@ def test_one_damaged_volume_does_not_hide_another(host: FakeHost) -> None:
     seen = inventory(host)
     assert [brick.path for brick in seen.bricks] == [str(good)]
     assert "volume bad" in seen.problems[0]
+    assert not seen.complete
+
+
+HALF = [
+    ("glusterd.info", ""),
+    ("glusterd.info", "UUID=5f0d7c29-0000"),
+    ("vols/v/info", ""),
+    ("vols/v/info", "type=0\ncount=1\nstat"),
+    ("vols/v/bricks/host0:-bricks-v", ""),
+    ("vols/v/bricks/host0:-bricks-v", f"uuid={UUID[:20]}"),
+    ("vols/v/bricks/host0:-bricks-v", f"uuid={UUID}\nhostname=host0\npa"),
+]
+
+
+@pytest.mark.parametrize(("file", "text"), HALF)
+def test_a_file_of_glusterd_s_that_is_half_written_is_no_word_on_which_bricks_are_gone(
+    host: FakeHost, file: str, text: str
+) -> None:
+    host.add_volume("v")
+    (host.glusterd / file).write_text(text)
+    seen = inventory(host)
+    assert not seen.complete
+    assert len(seen.problems) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "FIFO", "loop", "dangling"])
+def test_what_is_no_directory_among_the_volumes_hides_none(host: FakeHost, kind: str) -> None:
+    good, odd = host.add_volume("good"), host.glusterd / "vols" / "odd"
+    match kind:
+        case "file":
+            odd.touch()
+        case "FIFO":
+            os.mkfifo(odd)
+        case _:
+            odd.symlink_to("odd" if kind == "loop" else "nowhere")
+    seen = inventory(host)
+    assert [brick.path for brick in seen.bricks] == [str(good)]
+    assert "volume odd" in seen.problems[0]
     assert not seen.complete
 
 
