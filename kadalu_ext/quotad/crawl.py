@@ -100,7 +100,7 @@ class Crawler:
         left = sorted({*names, *known})
         for start in range(0, len(left), BATCH):
             batch = left[start : start + BATCH]
-            found = self._find_enforced(brick, batch)
+            found = self._find_enforced(brick, [name for name in batch if names.get(name)])
             for name in batch:
                 if name not in found:
                     self._records.begin(Owner(brick.path, name))

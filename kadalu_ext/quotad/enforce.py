@@ -179,8 +179,8 @@ class Enforcer:
         if rival is not None:
             raise RecordError(f"record {name}: its directory is already that of record {rival.pv} on {rival.brick}")
         start = self._next.get(opened.device, FIRST_PROJECT_ID)
-        todo = plan.decide(tag, wanted, owner=owner, claims=claims, projects=table, start=start)
-        if todo.project_id != tag.project_id:
+        todo = plan.decide(tag, wanted, owner=owner, inode=inode, claims=claims, projects=table, start=start)
+        if todo.project_id not in (tag.project_id, claims.project(owner, inode)):
             self._next[opened.device] = ProjectId(todo.project_id + 1)
         former = claims.take(owner, todo.project_id, inode)
         if former is not None:
@@ -191,6 +191,8 @@ class Enforcer:
         if todo.limits is not None:
             self._set_limits(opened, todo.project_id, todo.limits)
         state, reason = plan.judge(table.get_tag(directory), wanted, table)
+        if state is State.ENFORCED and not table.state().enforcing:
+            state, reason = State.UNENFORCED, "quotas were turned off under it"
         return Outcome(
             state=state, reason=reason, project_id=todo.project_id, limit_bytes=wanted.bhard_bytes,
             acted=todo.retag or todo.limits is not None or mended > 0,

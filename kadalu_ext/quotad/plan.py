@@ -116,6 +116,11 @@ class Claims:
         other = self._inodes.get(inode)
         return other if other not in (None, owner) and self._owners.get(project_id) == other else None
 
+    def project(self, owner: Owner, inode: int) -> ProjectId | None:
+        """What `owner` has already, for this very directory: what was begun and has failed is gone on with."""
+        project_id, directory = self._held.get(owner, (None, 0))
+        return project_id if directory == inode else None
+
     def owners(self) -> tuple[Owner, ...]:
         return tuple(self._held)
 
@@ -160,15 +165,18 @@ def wanted_limits(record: QuotaRecord, *, arbiter: bool, data_bricks: int, block
     return Limits(bhard_bytes=blocks, ihard=record.inodes or 0)
 
 
-def decide(tag: Tag, wanted: Limits, *, owner: Owner, claims: Claims, projects: Projects, start: ProjectId) -> Todo:
-    """What to do about a PV's directory that carries `tag`.
+def decide(
+    tag: Tag, wanted: Limits, *, owner: Owner, inode: int, claims: Claims, projects: Projects, start: ProjectId
+) -> Todo:
+    """What to do about a PV's directory, numbered `inode`, that carries `tag`.
 
     start: where to begin the search for a free id; so that ids of PVs that are gone are not used again soon.
     Raises: QuotaError if every id of our range is in use.
     """
     mine = is_ours(tag.project_id) and claims.owner(tag.project_id) in (None, owner)
-    project_id = tag.project_id if mine else free_id(claims, projects, start)
-    row = projects.get(project_id) if mine else None  # a free id is one without a row
+    known = tag.project_id if mine else claims.project(owner, inode)
+    project_id = free_id(claims, projects, start) if known is None else known
+    row = projects.get(project_id) if known is not None else None  # a free id is one without a row
     limits = row.limits if row else NO_LIMITS
     unfinished = limits == NO_LIMITS and wanted != NO_LIMITS
     return Todo(

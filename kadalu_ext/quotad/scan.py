@@ -32,6 +32,13 @@ _SYS_OPENAT2: Final = 437  # one number on every architecture; Linux 5.6, older 
 _BENEATH: Final = 0x8 | 0x4 | 0x1  # RESOLVE_BENEATH, NO_SYMLINKS, NO_XDEV of linux/openat2.h
 _HOW: Final = struct.pack("=QQQ", OPEN_DIRECTORY, 0, _BENEATH)  # struct open_how: flags, mode, resolve
 
+_REMEDIES: Final = {
+    errno.EIO: "see dmesg for the reason; when the disk is well, stop its bricks, and umount and mount its file system",
+    errno.EUCLEAN: "its file system is damaged: stop its bricks, umount it, and run xfs_repair",
+    errno.ENOSPC: "its file system has no room left to note a limit in: free some, or grow it (xfs_growfs)",
+    errno.EROFS: "its file system is read-only: see dmesg for the reason",
+}
+
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 _libc.syscall.restype = ctypes.c_long
@@ -76,7 +83,7 @@ def open_brick(brick: Brick, systems: FileSystems, *, check: bool) -> Iterator[O
                 f"{brick.path} has nothing of a brick in it: mount its file system, and start volume {brick.volume}"
             ) from error
         except OSError as error:
-            raise QuotaError(f"{brick.path}: {error.strerror}: see dmesg and the brick's log for the reason") from error
+            raise QuotaError(f"{brick.path}: {reason(error)}") from error
         yield OpenBrick(brick=brick, root=root, device=device, block_bytes=block_bytes, table=systems.table(root))
 
 
@@ -122,16 +129,18 @@ def open_directory(name: str, parent: int) -> int:
         raise
 
 
-def record_names(root: int) -> list[str]:
-    """The names in `info/quota`, sorted; those in preparation are passed over. Empty if there is no such directory.
+def record_names(root: int) -> dict[str, bool]:
+    """The names in `info/quota`, sorted, and whether each is a directory's; those in preparation are passed over. Empty
+    if there is no `info/quota`.
 
     Raises: OSError.
     """
     try:
         with open_beneath(root, RECORDS_DIR) as records, os.scandir(records) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except FileNotFoundError:
-        return []
+        return {}
+    return {name: found[name] for name in sorted(found) if not name.startswith(".")}
 
 
 def has_lost_records(root: int) -> bool:
@@ -166,8 +175,8 @@ def read_record(root: int, name: str) -> QuotaRecord | None:
 
 
 def read_record_in(records: int, name: str) -> QuotaRecord:
-    """As `read_record`, with `info/quota` open already: one system call. Of whatever is not a directory it does not
-    say what that is. Raises: RecordError; OSError."""
+    """As `read_record`, with `info/quota` open already: one system call. Only for what was seen to be a directory.
+    Raises: RecordError; OSError."""
     if "/" in name or name.startswith("."):
         raise RecordError(f"record {name}: not a record's name")
     # only the last component is the brick's, and that is not followed
@@ -217,8 +226,10 @@ def _directories(parent: int, names: Collection[str] | None = None) -> Iterator[
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without Python's `[Errno …]` in front."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    """What went wrong, without Python's `[Errno …]` in front, and what to do where the kernel's word does not say."""
+    words = (isinstance(error, OSError) and error.strerror) or str(error)
+    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"{words}: {remedy}" if remedy else words
 
 
 def is_used(brick: Brick) -> bool:

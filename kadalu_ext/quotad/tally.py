@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from kadalu_ext.quotad.plan import NO_LIMITS, Limits, Project, ProjectId, Tag
-from kadalu_ext.quotad.xfs import FileSystems, QuotaTable
+from kadalu_ext.quotad.xfs import FileSystems, QuotaState, QuotaTable
 
 
 @dataclass(kw_only=True)
@@ -70,6 +70,9 @@ class _Table:
                     yield pretended
             yield self._pretend(row.project_id, row) or row
         yield from filter(None, (self._pretend(number, None) for number in new))
+
+    def state(self) -> QuotaState:
+        return self._table.state()
 
     def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
         if self._tags is None:

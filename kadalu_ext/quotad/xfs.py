@@ -60,6 +60,14 @@ _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_
 _libc.syscall.restype = ctypes.c_long
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuotaState:
+    """Whether a file system counts what projects use, and whether it refuses more than their limits."""
+
+    accounting: bool
+    enforcing: bool
+
+
 class QuotaTable(Protocol):
     """The projects of one file system, and the tags of its inodes. XfsTable is the real one.
 
@@ -72,6 +80,9 @@ class QuotaTable(Protocol):
     def rows(self, first: ProjectId, last: ProjectId) -> Iterator[Project]:
         """The rows there are from `first` to `last`, by rising id."""
 
+    def state(self) -> QuotaState:
+        """Whether project quotas are on. Raises: QuotaError on a kernel that cannot say."""
+
     def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
         """Sets all four limits at once. Block limits are rounded up to the file system's blocks. Idempotent."""
 
@@ -81,14 +92,6 @@ class QuotaTable(Protocol):
     def set_tag(self, fd: int, tag: Tag) -> None:
         """Gives it another in one step; its blocks and its inode are counted there from then on, beyond the limit if
         need be."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuotaState:
-    """Whether a file system counts what projects use, and whether it refuses more than their limits."""
-
-    accounting: bool
-    enforcing: bool
 
 
 class XfsTable:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kadalu_ext.errors import QuotaError
 from kadalu_ext.quotad.plan import NO_LIMITS, Limits, Project, ProjectId, Tag
+from kadalu_ext.quotad.xfs import QuotaState
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR
 from kadalu_ext.units import round_up
 
@@ -32,6 +33,7 @@ class FakeTable:
         self.log: list[str] = []
         self.used_bytes: dict[ProjectId, int] = {}
         self.looks: Counter[str] = Counter()
+        self.enforcing = True
 
     def get(self, project_id: ProjectId, /) -> Project | None:
         self.looks["row"] += 1
@@ -40,6 +42,9 @@ class FakeTable:
     def rows(self, first: ProjectId, last: ProjectId) -> Iterator[Project]:
         self.looks["sweep"] += 1
         return iter([row for number, row in sorted(self._table().items()) if first <= number <= last])
+
+    def state(self) -> QuotaState:
+        return QuotaState(accounting=True, enforcing=self.enforcing)
 
     def set_limits(self, project_id: ProjectId, limits: Limits) -> None:
         self.log.append(f"limit {project_id} {limits.bhard_bytes}")

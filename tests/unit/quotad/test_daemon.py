@@ -22,6 +22,7 @@ from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.enforce import Enforcer, Outcome
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits, Owner, ProjectId, State, Tag
 from kadalu_ext.quotad.systemd import Notifier
+from kadalu_ext.record import RECORD_XATTR
 from tests.unit.quotad.fakes import FakeHost, change_record, make_pv, put_record, pv_path
 
 MIB = 1 << 20
@@ -351,6 +352,43 @@ def test_a_brick_that_cannot_enforce_is_refused_until_it_can(host: FakeHost, roo
         host.xfs.refusal = ""
         run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
         assert run.daemon.refused == {}
+
+
+def test_nothing_counts_as_enforced_while_quotas_are_off_under_it(host: FakeHost, root: Path) -> None:
+    with running(host) as run:
+        run.until(lambda: run.daemon.ready)
+        host.xfs.projects.enforcing = False
+        make_pv(root, "pvc-1")
+        put_record(root, "pvc-1")
+        run.until(lambda: run.is_(State.UNENFORCED, root, "pvc-1"))
+        host.xfs.projects.enforcing = True
+        run.until(lambda: run.is_(State.ENFORCED, root, "pvc-1"))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_in_place_of_a_record_is_refused_and_lifts_no_limit(host: FakeHost, root: Path, restart: bool) -> None:
+    make_pv(root, "pvc-1")
+    record = put_record(root, "pvc-1")
+    value = os.getxattr(record, RECORD_XATTR)
+    with running(host) as run:
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB))
+        if not restart:
+            replace_by_file(record, value)
+            run.until(lambda: run.is_(State.INVALID, root, "pvc-1"))
+    if restart:
+        replace_by_file(record, value)
+    with running(host) as run:
+        run.daemon.crawl()
+        assert run.is_(State.INVALID, root, "pvc-1")
+        assert run.enforces(root, "pvc-1", 64 * MIB)
+
+
+def replace_by_file(record: Path, value: bytes) -> None:
+    prepared = record.with_name(".prepared")
+    prepared.touch()
+    os.setxattr(prepared, RECORD_XATTR, value)
+    record.rmdir()
+    prepared.rename(record)
 
 
 def test_a_brick_that_is_not_mounted_does_not_stop_the_others(host: FakeHost, root: Path) -> None:

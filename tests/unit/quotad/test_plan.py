@@ -50,7 +50,7 @@ def claims_of(*held: ProjectId) -> Claims:
 def test_a_pv_gets_a_project_of_our_range_that_nobody_else_has(
     tag: Tag, wanted: Limits, table: dict[ProjectId, Project], held: set[ProjectId], start: ProjectId
 ) -> None:
-    todo = plan.decide(tag, wanted, owner=ME, claims=claims_of(*held), projects=table, start=start)
+    todo = plan.decide(tag, wanted, owner=ME, inode=1, claims=claims_of(*held), projects=table, start=start)
     assert plan.is_ours(todo.project_id)
     assert todo.project_id not in held
     assert todo.project_id == tag.project_id or todo.project_id not in table
@@ -61,14 +61,14 @@ def test_what_was_done_as_planned_is_enforced_and_leaves_nothing_to_do(
     tag: Tag, wanted: Limits, table: dict[ProjectId, Project], held: set[ProjectId], start: ProjectId
 ) -> None:
     claims = claims_of(*held)
-    todo = plan.decide(tag, wanted, owner=ME, claims=claims, projects=table, start=start)
+    todo = plan.decide(tag, wanted, owner=ME, inode=1, claims=claims, projects=table, start=start)
     if todo.retag:
         tag = Tag(project_id=todo.project_id, inherit=True)
     if todo.limits is not None:
         table[todo.project_id] = row(todo.project_id, todo.limits)
     claims.take(ME, todo.project_id, inode=1)
     assert plan.judge(tag, wanted, table) == (State.ENFORCED, "")
-    again = plan.decide(tag, wanted, owner=ME, claims=claims, projects=table, start=start)
+    again = plan.decide(tag, wanted, owner=ME, inode=1, claims=claims, projects=table, start=start)
     assert (again.project_id, again.retag, again.limits) == (todo.project_id, False, None)
 
 
@@ -83,16 +83,27 @@ def test_only_limits_of_our_range_that_no_record_claims_are_orphans(
 def test_a_directory_keeps_the_project_that_it_has() -> None:
     mine = ProjectId(FIRST_PROJECT_ID + 5)
     todo = plan.decide(
-        Tag(project_id=mine, inherit=True), Limits(bhard_bytes=MIB), owner=ME, claims=Claims(),
+        Tag(project_id=mine, inherit=True), Limits(bhard_bytes=MIB), owner=ME, inode=1, claims=Claims(),
         projects={mine: row(mine, Limits(bhard_bytes=2 * MIB))}, start=FIRST_PROJECT_ID,
     )  # fmt: skip
     assert (todo.project_id, todo.retag, todo.limits) == (mine, False, Limits(bhard_bytes=MIB))
 
 
+def test_what_failed_half_way_is_gone_on_with_under_the_same_project() -> None:
+    claims, mine = Claims(), ProjectId(FIRST_PROJECT_ID + 5)
+    claims.take(ME, mine, inode=1)
+    bare, wanted = Tag(project_id=ProjectId(0), inherit=False), Limits(bhard_bytes=MIB)
+    for inode, project_id in ((1, mine), (2, FIRST_PROJECT_ID)):
+        todo = plan.decide(
+            bare, wanted, owner=ME, inode=inode, claims=claims, projects={mine: row(mine)}, start=FIRST_PROJECT_ID
+        )
+        assert (todo.project_id, todo.retag, todo.limits) == (project_id, True, wanted)
+
+
 def test_a_tagged_directory_without_a_limit_is_looked_through_again() -> None:
     mine = FIRST_PROJECT_ID
     todo = plan.decide(
-        Tag(project_id=mine, inherit=True), Limits(bhard_bytes=MIB), owner=ME, claims=Claims(),
+        Tag(project_id=mine, inherit=True), Limits(bhard_bytes=MIB), owner=ME, inode=1, claims=Claims(),
         projects={mine: row(mine)}, start=FIRST_PROJECT_ID,
     )  # fmt: skip
     assert todo.retag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,12 @@ def test_a_record_is_read_by_its_name(tmp_path: Path, root: int) -> None:
 
 
 def test_records_in_preparation_are_passed_over(tmp_path: Path, root: int) -> None:
-    assert scan.record_names(root) == []
+    assert scan.record_names(root) == {}
     put_record(tmp_path, "pvc-2")
     put_record(tmp_path, "pvc-1")
     (tmp_path / "info/quota/.pvc-3.new").mkdir()
-    assert scan.record_names(root) == ["pvc-1", "pvc-2"]
+    (tmp_path / "info/quota/odd").touch()
+    assert list(scan.record_names(root).items()) == [("odd", False), ("pvc-1", True), ("pvc-2", True)]
 
 
 @pytest.mark.parametrize(
@@ -122,3 +124,10 @@ def test_nothing_stays_open(tmp_path: Path, root: int) -> None:
     list(scan.find_pvs(root, {"pvc-1"}))
     scan.record_names(root)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EUCLEAN])
+def test_what_the_kernel_says_of_a_disk_comes_with_what_to_do(code: int) -> None:
+    words, _, remedy = scan.reason(OSError(code, os.strerror(code))).partition(": ")
+    assert words == os.strerror(code)
+    assert remedy
