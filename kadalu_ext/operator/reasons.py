@@ -30,8 +30,16 @@ class Reason(StrEnum):
     VOLUME_USABLE = "VolumeUsable"
     STORAGE_READY = "StorageReady"
 
+    ENFORCED = "Enforced"
+    ENFORCED_WHERE_UP = "EnforcedWhereUp"
+
     NOT_CHECKED = "NotChecked"
     NOT_MEASURED = "NotMeasured"
+    CANARY_STALE = "CanaryStale"
+    BRICK_UNPROVEN = "BrickUnproven"
+
+    NOT_ENFORCED = "NotEnforced"
+    NO_LIMIT = "NoLimit"
 
     INVALID_SPEC = "InvalidSpec"
     NOT_SUPPORTED_YET = "NotSupportedYet"
@@ -63,7 +71,27 @@ class Reason(StrEnum):
 
 _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.NOT_CHECKED: "See the condition that is False.",
-    Reason.NOT_MEASURED: "Nothing to do: a claim becomes Bound only after every brick was seen to enforce its size.",
+    Reason.NOT_MEASURED: (
+        "The CSI controller makes one within two minutes after the storage is there; if it stays so: "
+        "kubectl logs -n kadalu-ext deploy/kadalu-ext-controller -c controller. "
+        "A claim becomes Bound only after every brick was seen to enforce its size."
+    ),
+    Reason.ENFORCED_WHERE_UP: "What is down is looked at again when it comes back.",
+    Reason.CANARY_STALE: (
+        "The CSI controller does not run, or cannot write to the volume: kubectl get pods -n kadalu-ext; "
+        "kubectl logs -n kadalu-ext deploy/kadalu-ext-controller -c controller. Claims wait until it can."
+    ),
+    Reason.BRICK_UNPROVEN: (
+        "Whether it enforces sizes is not known. What a brick has missed is brought by self-heal: "
+        "gluster volume heal VOLUME info, on a brick host."
+    ),
+    Reason.NOT_ENFORCED: (
+        "systemctl start kadalu-quotad; if it runs, kadalu-quotad status there tells why. Claims wait until then."
+    ),
+    Reason.NO_LIMIT: (
+        "either kadalu-quotad never ran (systemctl start kadalu-quotad), or the file system is not XFS mounted with "
+        "prjquota; kadalu-quotad status there tells which, with the line for fstab. No claim is served until then."
+    ),
     Reason.NAME_TAKEN: "Give this KadaluStorage another name, or delete what has the name.",
     Reason.VOLUME_CHANGED: (
         "Put the earlier volume's name and hosts back, or delete these PVs first; "

@@ -11,7 +11,7 @@ from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
 
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
 from kadalu_ext.errors import VolumeIOError
-from kadalu_ext.gluster.brick import BrickAnswer, BrickStat
+from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, brick_limit_bytes, decode
 from kadalu_ext.storage import Storage, StorageName
@@ -156,23 +156,28 @@ class MemoryBricks:
         """Hosts whose bricks take connections and answer nothing."""
         self.idle: set[str] = set()
         """Hosts without quotad."""
+        self.stopped: dict[str, int] = {}
+        """Hosts whose quotad has stopped, with the limit that it left behind."""
         self.asked = 0
 
-    def stat_directory(self, path: str) -> list[BrickAnswer]:
+    def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
         self.asked += 1
-        return [self._answer(brick, path) for brick in self.geometry.bricks]
+        return [self._answer(brick, path, attribute) for brick in self.geometry.bricks]
 
-    def _answer(self, brick: Brick, path: str) -> BrickAnswer:
+    def _answer(self, brick: Brick, path: str, attribute: Attribute | None) -> BrickAnswer:
         if brick.host in self.down:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: refused", up=False)
         if brick.host in self.hung:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: does not answer", up=True)
         if path not in self.store.nodes:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: it has no directory {path}", up=True)
-        limit = None if brick.host in self.idle else self._limit(path)
+        limit = None if brick.host in {*self.idle, *self.stopped} else self._limit(path)
+        limit = self.stopped.get(brick.host, limit)
         total = self.store.total_bytes if limit is None else limit
         stat = BrickStat(total_bytes=total, free_bytes=total, block_bytes=4096)
-        return BrickAnswer(brick=brick, stat=stat, error=None, up=True)
+        node = self.store.nodes.get(attribute.path) if attribute else None
+        value = node.xattrs.get(attribute.name) if node and attribute else None
+        return BrickAnswer(brick=brick, stat=stat, error=None, up=True, attribute=value)
 
     def _limit(self, path: str) -> int | None:
         name = posixpath.basename(path)
