@@ -11,9 +11,6 @@ from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.geometry import geometry
 from kadalu_ext.storage import Storage
 
-PING_TIMEOUT_S: Final = 10
-"""gluster's own is 42: for so long every PV of a storage would wait when one brick host falls silent."""
-
 _CLIENT_WAIT_S: Final = 5.0
 _GLUSTERD_TIMEOUT_S: Final = 2.0
 _BRICK_TIMEOUT_S: Final = 1.0
@@ -34,12 +31,7 @@ class GlusterConnector:
         return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S)
 
     def store(self, storage: Storage) -> VolumeStore:
-        return gfapi.Volume.open(
-            storage.volume,
-            storage.hosts,
-            timeout_s=_CLIENT_WAIT_S,
-            ping_timeout_s=PING_TIMEOUT_S,
-        )
+        return gfapi.Volume.open(storage.volume, storage.hosts, timeout_s=_CLIENT_WAIT_S)
 
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
         return brick.BrickProbe(storage.volume, facts.volume_id, facts.geometry, _BRICK_TIMEOUT_S)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
-from kadalu_ext.errors import DeadlineError, UnavailableError, VolumeIOError
-from kadalu_ext.gluster import libgfapi, tree, volfile
-from kadalu_ext.gluster.client import GLUSTERD_PORT, Glusterd, first_answer
+from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
+from kadalu_ext.gluster import libgfapi, tree
+from kadalu_ext.gluster.feed import REFRESH_S, Feed, Source
 
 LOG_LEVEL_WARNING: Final = 5
 """gf_loglevel_t: 4 error, 5 warning, 7 info, 8 debug."""
@@ -51,12 +53,11 @@ class SpaceStat:
 class _Settings:
     """What Volume.open was given."""
 
-    volume: str
-    hosts: tuple[str, ...]
+    source: Source
     timeout_s: float
-    ping_timeout_s: int | None
     log_file: str
     log_level: int
+    refresh_s: float
 
 
 class Volume:
@@ -64,22 +65,28 @@ class Volume:
 
     Paths are relative to the volume's root. Symlinks at their end are never followed.
 
-    The client starts in a thread of its own. If a brick host is silent, gluster waits ten seconds for it; what is asked
-    meanwhile waits up to `timeout_s` and raises DeadlineError, and a later call finds the client started. If the start
-    fails, that error is raised, and the next call starts anew, with the hosts that answer then.
+    Its volfile comes from a Feed: brick hosts that are silent when it starts cost a second, and are joined within
+    `refresh_s` when they answer; so is what changes on the volume.
+
+    The client starts in a thread of its own. What is asked meanwhile waits up to `timeout_s` and raises DeadlineError,
+    and a later call finds the client started. If the start fails, that error is raised, and the next call starts anew,
+    with the hosts that answer then.
 
     Every operation raises VolumeIOError with errno. An operation is not bounded by itself: when a host falls silent
-    under a running client, it waits until `ping_timeout_s` (gluster's own: 42) is over.
+    under a running client, it waits until the ping-timeout (clientvolfile.PING_TIMEOUT_S) is over.
     """
 
     def __init__(self, settings: _Settings) -> None:
         self._settings = settings
-        self._volume = settings.volume
+        self._volume = settings.source.volume
+        self._directory = tempfile.mkdtemp(prefix="kadalu-ext-")  # mode 0700
+        self._feed = Feed(os.path.join(self._directory, "volfile.sock"))
+        self._follower: threading.Thread | None = None
         self._state = threading.Condition()
         self._client: Future[int] | None = None
         self._started_at = 0.0
         self._users = 0
-        self._closed = False
+        self._closed = threading.Event()
 
     @classmethod
     def open(
@@ -88,9 +95,9 @@ class Volume:
         hosts: Sequence[str],
         *,
         timeout_s: float = 5.0,
-        ping_timeout_s: int | None = None,
         log_file: str = "/dev/null",
         log_level: int = LOG_LEVEL_WARNING,
+        refresh_s: float = REFRESH_S,
     ) -> Self:
         """A client of `volume`, started, or still starting when `timeout_s` was over.
 
@@ -98,16 +105,16 @@ class Volume:
         log_file, log_level: of gluster's own log, as in LOG_LEVEL_WARNING.
 
         Raises: HostUnreachableError if none answers, NotFoundError, VolumeStoppedError, VolfileError if the volfile
-        holds what gluster would run, VolumeIOError if libgfapi cannot start.
+        holds what a client may not be made of, VolumeIOError if libgfapi cannot start; OSError if there is no room for
+        a socket in the directory of temporary files.
         """
         opened = cls(
             _Settings(
-                volume=volume,
-                hosts=tuple(dict.fromkeys(hosts)),
+                source=Source(volume=volume, hosts=tuple(dict.fromkeys(hosts))),
                 timeout_s=timeout_s,
-                ping_timeout_s=ping_timeout_s,
                 log_file=log_file,
                 log_level=log_level,
+                refresh_s=refresh_s,
             )
         )
         try:
@@ -126,7 +133,7 @@ class Volume:
     def _using(self) -> Iterator[int]:
         """The started client, which is not closed meanwhile."""
         with self._state:
-            if self._closed:
+            if self._closed.is_set():
                 raise UnavailableError(f"volume {self._volume}: its client is closed")
             client = self._starting()
             self._users += 1
@@ -136,7 +143,7 @@ class Volume:
             except TimeoutError:
                 raise DeadlineError(
                     f"volume {self._volume}: its client is still starting after "
-                    f"{time.monotonic() - self._started_at:.0f} s; gluster waits ten for a brick host that is silent"
+                    f"{time.monotonic() - self._started_at:.0f} s; gluster waits ten for a brick host that falls silent"
                 ) from None
             yield fs
         finally:
@@ -155,58 +162,60 @@ class Volume:
         return client
 
     def _start(self, client: Future[int]) -> None:
+        what = f"serve its volfile at {self._feed.path}"
         try:
-            servers = self._servers()
+            self._feed.begin(self._settings.source)
+            what = "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"
             fs = libgfapi.call("glfs_new", self._volume.encode())
         except OSError as error:
-            client.set_exception(self._failed(error, "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"))
+            client.set_exception(self._failed(error, what))
             return
         except Exception as error:
             client.set_exception(error)
             return
         try:
-            self._init(fs, servers)
+            self._init(fs)
         except OSError as error:
             client.set_exception(self._failed(error, "start its client"))
             _finish(fs)
         else:
             client.set_result(fs)
+            self._follow()
 
-    def _init(self, fs: int, servers: list[str]) -> None:
-        settings = self._settings
-        libgfapi.call("glfs_set_logging", fs, os.fsencode(settings.log_file), settings.log_level)
-        for host in servers:
-            libgfapi.call("glfs_set_volfile_server", fs, b"tcp", host.encode(), GLUSTERD_PORT)
-        if settings.ping_timeout_s is not None:
-            ping_timeout = str(settings.ping_timeout_s).encode()
-            libgfapi.call("glfs_set_xlator_option", fs, b"*-client-*", b"ping-timeout", ping_timeout)
+    def _init(self, fs: int) -> None:
+        libgfapi.call("glfs_set_logging", fs, os.fsencode(self._settings.log_file), self._settings.log_level)
+        libgfapi.call("glfs_set_volfile_server", fs, b"unix", os.fsencode(self._feed.path), 0)
         libgfapi.call("glfs_init", fs)
 
-    def _servers(self) -> list[str]:
-        """The hosts, the one that answered first: libgfapi waits long for one that is silent."""
+    def _follow(self) -> None:
+        """From the first start on, the client follows its volume: one thread, until it is closed."""
+        with self._state:
+            if self._follower is None:
+                self._follower = threading.Thread(target=self._refresh, name=f"follow-{self._volume}", daemon=True)
+                self._follower.start()
 
-        def ask(glusterd: Glusterd) -> str:
-            # libgfapi fetches the volfile again, and would run what stands between backticks in it.
-            volfile.parse(glusterd.getspec(self._volume))
-            glusterd.started_volume_info(self._volume)
-            return glusterd.host
-
-        hosts = self._settings.hosts
-        live = first_answer(hosts, ask)
-        return [live, *(host for host in hosts if host != live)]
+    def _refresh(self) -> None:
+        while not self._closed.wait(self._settings.refresh_s):
+            try:
+                self._feed.refresh(self._settings.source)
+            except (KadaluExtError, OSError):
+                pass  # the client goes on with what it has; whoever asks the bricks learns what is wrong
 
     def close(self) -> None:
         """Ends the client in the background, once the operations that run are done. Idempotent."""
         with self._state:
-            closed, self._closed = self._closed, True
-        if not closed and self._client is not None:
+            closed = self._closed.is_set()
+            self._closed.set()
+        if not closed:
             threading.Thread(target=self._finish, args=(self._client,), name="gfapi-fini", daemon=True).start()
 
-    def _finish(self, client: Future[int]) -> None:
+    def _finish(self, client: Future[int] | None) -> None:
         with self._state:
             self._state.wait_for(lambda: self._users == 0)
-        if client.exception() is None:
+        if client is not None and client.exception() is None:
             _finish(client.result())
+        self._feed.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

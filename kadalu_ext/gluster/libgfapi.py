@@ -24,7 +24,6 @@ _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "glfs_new": (_Pointer, _Text),
     "glfs_set_logging": (_Int, _Pointer, _Text, _Int),
     "glfs_set_volfile_server": (_Int, _Pointer, _Text, _Text, _Int),
-    "glfs_set_xlator_option": (_Int, _Pointer, _Text, _Text, _Text),
     "glfs_init": (_Int, _Pointer),
     "glfs_fini": (_Int, _Pointer),
     "glfs_mkdir": (_Int, _Pointer, _Text, ctypes.c_uint),

@@ -16,7 +16,7 @@ from typing import Final
 from kadalu_ext import mountinfo
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.errors import KadaluExtError, MounterError
-from kadalu_ext.mounter.volfiles import LOG_LEVEL
+from kadalu_ext.gluster.clientvolfile import LOG_LEVEL
 from kadalu_ext.storage import Storage, mount_source
 
 PROGRAM: Final = "glusterfs"

@@ -11,8 +11,9 @@ from typing import Final
 
 from kadalu_ext import log
 from kadalu_ext.api import mounter_pb2_grpc
+from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.mounter.servicer import MounterServicer
-from kadalu_ext.mounter.storages import REFRESH_S, Settings, Storages
+from kadalu_ext.mounter.storages import Settings, Storages
 from kadalu_ext.rpc import serve_unix
 
 WORKERS: Final = 256

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import Final
 
 from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Places
 from kadalu_ext.mounter.supervisor import Status, Supervisor, World
 from kadalu_ext.storage import Storage, StorageName, check_storage_name
-
-REFRESH_S: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,12 @@ from typing import Final
 
 from kadalu_ext import mountinfo, mounting
 from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
-from kadalu_ext.gluster import volfile
+from kadalu_ext.gluster import feed
+from kadalu_ext.gluster.feed import Feed, Source
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
-from kadalu_ext.mounter import hosts, mountpoint, processes
+from kadalu_ext.mounter import mountpoint, processes
 from kadalu_ext.mounter.client import Client, Places
-from kadalu_ext.mounter.volfiles import client_volfile
-from kadalu_ext.mounter.volserver import VolfileServer
 from kadalu_ext.storage import Storage, StorageName, from_json, to_json
 
 READY_S: Final = 20.0
@@ -53,8 +52,8 @@ class Status:
 class World:
     """All that a supervisor touches outside of this process, so that a test can give it a small world."""
 
-    fetch: Callable[[Storage], Volfile] = hosts.fetch
-    silent: Callable[[Volfile, frozenset[str] | None], frozenset[str]] = hosts.silent
+    fetch: Callable[[Source], Volfile] = feed.fetch
+    silent: Callable[[Volfile, frozenset[str] | None], frozenset[str]] = feed.silent
     start: Callable[[Storage, Places], Client] = Client.start
     find: Callable[[Places], list[tuple[int, int]]] = processes.find
     mounts: Callable[[], tuple[mountinfo.Mount, ...]] = mountinfo.read
@@ -75,14 +74,12 @@ class Supervisor:
         self._log = log
         self._world = world
         self._refresh_s = refresh_s
-        self._server = VolfileServer(places.socket)
+        self._feed = Feed(places.socket, fetch=world.fetch, silent=world.silent)
         self._callers = threading.BoundedSemaphore(CALLERS)
         self._working = threading.Lock()
         """Held by whoever changes what is below."""
         self._storage: Storage | None = None
         self._client: Client | None = None
-        self._hidden: frozenset[str] | None = None
-        """Brick hosts that the client was not told of; None: not known, as after a restart."""
         self._reason = ""
         self._failures = 0
         self._failure: KadaluExtError | None = None
@@ -93,7 +90,7 @@ class Supervisor:
         """The path of the storage's mount, made if it is not there. Idempotent.
 
         Raises: InProgressError if too many calls wait already; ConflictError if it is mounted from another volume; and
-        what `hosts.fetch` and `Client.wait_ready` raise. Calls that waited for a failed attempt share its error.
+        what `feed.fetch` and `Client.wait_ready` raise. Calls that waited for a failed attempt share its error.
         """
         failures = self._failures
         self._enter()
@@ -156,12 +153,12 @@ class Supervisor:
             state=state,
             path=self._places.mount,
             reason="" if mounted else self._reason,
-            hidden_hosts=tuple(sorted(self._hidden or ())),
+            hidden_hosts=tuple(sorted(self._feed.hidden or ())),
         )
 
     def close(self) -> None:
         """Stops serving volfiles. The client goes on."""
-        self._server.close()
+        self._feed.close()
 
     # --- how it is done ---------------------------------------------------------------------------------------------
 
@@ -213,9 +210,7 @@ class Supervisor:
         self._client = None  # one that lives, but whose mount was taken away, ends with its last bind mount
         try:
             self._unmount()
-            volume = self._world.fetch(storage)
-            self._hidden = self._world.silent(volume, None)
-            self._server.serve(volfile.render(client_volfile(volume, options=storage.options, hidden=self._hidden)))
+            self._feed.begin(_source(storage))
             if not self._world.prepare(self._places.mount):
                 self._log.warning("mount point cannot be made immutable", storage=self.name, path=self._places.mount)
             client = self._world.start(storage, self._places)
@@ -261,28 +256,18 @@ class Supervisor:
         client.forget()
 
     def _refresh(self) -> None:
-        """Serves the volfile as it is now, and without those hidden hosts that answer again.
-
-        A host that falls silent is never hidden from a client that runs: the client has noticed by itself, and taking
-        the connection away would cost it what it still waits for.
-        """
+        """Lets the client follow its volume."""
         storage = self._storage
         if storage is None:
             return  # found again, and not asked for yet
         try:
-            volume = self._world.fetch(storage)
-            hidden = self._world.silent(volume, self._hidden)
-            text = volfile.render(client_volfile(volume, options=storage.options, hidden=hidden))
+            if self._feed.refresh(_source(storage)):
+                self._log.info("volfile pushed", storage=self.name, hidden_hosts=sorted(self._feed.hidden or ()))
         except KadaluExtError as error:
             self._log.debug("volfile not refreshed", storage=self.name, reason=str(error))
-            return
-        if not self._working.acquire(blocking=False):
-            return  # it is being mounted or released
-        try:
-            self._hidden = hidden
-            if self._server.serve(text):
-                self._log.info("volfile pushed", storage=self.name, hidden_hosts=sorted(hidden))
         except OSError as error:
             self._log.warning("volfile not served", storage=self.name, reason=str(error))
-        finally:
-            self._working.release()
+
+
+def _source(storage: Storage) -> Source:
+    return Source(volume=storage.volume, hosts=storage.hosts, options=storage.options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,13 +12,16 @@ from errno import EEXIST, EIO
 
 import pytest
 
-from kadalu_ext.errors import DeadlineError, NotFoundError, UnavailableError, VolumeIOError
-from kadalu_ext.gluster import gfapi, libgfapi
+from kadalu_ext.errors import DeadlineError, KadaluExtError, NotFoundError, UnavailableError, VolumeIOError
+from kadalu_ext.gluster import gfapi, libgfapi, messages, oncrpc, volfile
+from kadalu_ext.gluster.feed import Feed, Source
 from kadalu_ext.gluster.gfapi import Volume
+from kadalu_ext.gluster.volfile import Volfile
 
 PATIENT_S = 10.0
 IMPATIENT_S = 0.05
 FS = 7
+VOLFILE = "volume a\n type protocol/client\n option remote-host h\n option remote-subvolume /brick\nend-volume\n"
 
 
 class FakeLibrary:
@@ -24,6 +30,15 @@ class FakeLibrary:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.does: dict[str, Callable[[], object]] = {}
+        self.volume: Volfile | KadaluExtError = volfile.parse(VOLFILE)
+
+    def feed(self, path: str) -> Feed:
+        return Feed(path, fetch=self.fetch, silent=lambda _volume, _among: frozenset())
+
+    def fetch(self, source: Source) -> Volfile:
+        if isinstance(self.volume, KadaluExtError):
+            raise self.volume
+        return self.volume
 
     def call(self, name: str, *args: object) -> int:
         self.calls.append((name, *args))
@@ -39,6 +54,29 @@ class FakeLibrary:
             assert time.monotonic() < deadline, f"{name} was never called"
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def getspec(path: bytes) -> str:
+    """What a glusterfs client that connects there gets."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENT_S)
+        client.connect(path)
+        client.sendall(oncrpc.frame(oncrpc.encode_call(1, messages.GETSPEC, messages.getspec_request("rep"))))
+        deframer = oncrpc.Deframer()
+        while (record := deframer.next_record()) is None:
+            deframer.feed(client.recv(1 << 16))
+    reply = oncrpc.decode(record)
+    assert isinstance(reply, oncrpc.Accepted)
+    text = messages.read_getspec_reply(reply.body)
+    assert isinstance(text, str)
+    return text
+
+
 def failing(errno: int) -> Callable[[], object]:
     def fail() -> object:
         raise OSError(errno, "no")
@@ -50,7 +88,7 @@ def failing(errno: int) -> Callable[[], object]:
 def library(monkeypatch: pytest.MonkeyPatch) -> FakeLibrary:
     library = FakeLibrary()
     monkeypatch.setattr(libgfapi, "call", library.call)
-    monkeypatch.setattr(gfapi, "first_answer", lambda hosts, _ask: hosts[-1])
+    monkeypatch.setattr(gfapi, "Feed", library.feed)
     return library
 
 
@@ -63,12 +101,23 @@ def hanging(library: FakeLibrary) -> Iterator[threading.Event]:
     goes_on.set()
 
 
-def test_the_host_that_answered_is_the_first_server(library: FakeLibrary) -> None:
-    Volume.open("rep", ["silent", "live"], ping_timeout_s=10)
-    servers = [call[3] for call in library.calls if call[0] == "glfs_set_volfile_server"]
-    assert servers == [b"live", b"silent"]
-    assert ("glfs_set_xlator_option", FS, b"*-client-*", b"ping-timeout", b"10") in library.calls
-    assert ("glfs_set_logging", FS, b"/dev/null", gfapi.LOG_LEVEL_WARNING) in library.calls
+def test_the_client_is_fed_from_a_socket_that_only_we_can_reach(library: FakeLibrary) -> None:
+    with Volume.open("rep", ["silent", "live"]):
+        ((_, _, kind, path, port),) = [call for call in library.calls if call[0] == "glfs_set_volfile_server"]
+        assert (kind, port) == (b"unix", 0) and isinstance(path, bytes)
+        assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
+        assert "protocol/client" in getspec(path)
+        assert ("glfs_set_logging", FS, b"/dev/null", gfapi.LOG_LEVEL_WARNING) in library.calls
+    library.wait_for("glfs_fini")
+    wait_until(lambda: not os.path.exists(os.path.dirname(path)))
+
+
+def test_what_changes_on_the_volume_reaches_a_client_that_runs(library: FakeLibrary) -> None:
+    with Volume.open("rep", ["live"], refresh_s=0.01):
+        (path,) = [call[3] for call in library.calls if call[0] == "glfs_set_volfile_server"]
+        assert isinstance(path, bytes)
+        library.volume = volfile.parse(VOLFILE.replace("/brick", "/replaced"))
+        wait_until(lambda: "/replaced" in getspec(path))
 
 
 def test_a_start_that_hangs_bounds_each_call_and_is_there_when_it_ends(
@@ -119,11 +168,8 @@ def test_a_start_that_failed_later_is_made_anew_by_the_next_call(library: FakeLi
     assert library.names().count("glfs_init") == 2
 
 
-def test_an_answer_of_glusterd_is_raised_as_it_is(library: FakeLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_hosts: object, _ask: object) -> str:
-        raise NotFoundError("there is no gluster volume nope")
-
-    monkeypatch.setattr(gfapi, "first_answer", missing)
+def test_an_answer_of_glusterd_is_raised_as_it_is(library: FakeLibrary) -> None:
+    library.volume = NotFoundError("there is no gluster volume nope")
     with pytest.raises(NotFoundError):
         Volume.open("nope", ["a"])
     assert library.calls == []

@@ -12,6 +12,7 @@ import pytest
 
 from kadalu_ext.errors import ConflictError, HostUnreachableError, KadaluExtError, MounterError
 from kadalu_ext.gluster import volfile
+from kadalu_ext.gluster.feed import Source
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Client, Places
@@ -84,7 +85,7 @@ class FakeGluster:
             remove=lambda path: None,
         )
 
-    def fetch(self, storage: Storage) -> Volfile:
+    def fetch(self, source: Source) -> Volfile:
         self.looked.set()
         if self.unreachable:
             raise HostUnreachableError(self.unreachable)
@@ -196,7 +197,7 @@ def test_a_client_that_does_not_become_usable_is_killed_and_the_reason_shown(
 def test_calls_that_waited_for_a_failed_attempt_share_its_error(settings: Settings, gluster: FakeGluster) -> None:
     waiting, go = threading.Event(), threading.Event()
 
-    def fetch(storage: Storage) -> Volfile:
+    def fetch(source: Source) -> Volfile:
         waiting.set()
         go.wait()
         raise HostUnreachableError("all silent")

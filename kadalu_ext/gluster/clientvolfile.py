@@ -38,7 +38,7 @@ def client_volfile(volfile: Volfile, *, options: Mapping[str, str], hidden: Coll
     """The volfile for our client: with CLIENT_OPTIONS set, and the bricks of the hosts in `hidden` pointed to where
     they are refused.
 
-    options: the storage's; those that are not the command line's (client.arguments) are set here: `log-level`.
+    options: the storage's; those that are not for a client's command line are set here: `log-level`.
     No brick is ever left out: what replicate and disperse note on files counts bricks by position.
     """
     return Volfile(xlators=tuple(_xlator(xlator, options, hidden) for xlator in volfile.xlators))

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.gluster import volfile
+from kadalu_ext.gluster.clientvolfile import client_volfile
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.mounter.client import OPTIONS
-from kadalu_ext.mounter.volfiles import client_volfile
 from kadalu_ext.operator.options import ALLOWED
 
 HOSTS = ("a", "b", "c")

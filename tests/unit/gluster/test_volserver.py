@@ -11,7 +11,7 @@ import pytest
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.gluster import messages, oncrpc
-from kadalu_ext.mounter.volserver import VolfileServer
+from kadalu_ext.gluster.volserver import VolfileServer
 
 
 class Client:

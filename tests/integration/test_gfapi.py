@@ -1,0 +1,72 @@
+"""libgfapi on real brick hosts, fed from a socket of our own as it is in the CSI controller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from errno import EROFS
+
+import pytest
+
+from kadalu_ext.errors import VolfileError, VolumeIOError
+from kadalu_ext.gluster.feed import Source, fetch
+from kadalu_ext.gluster.gfapi import Volume
+from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.progress import wait_until
+
+VOLUME = "gfapi"
+HOSTS = ("brick3", "brick2", "brick1")
+LESS_THAN_GLUSTER_WAITS_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def volumes(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
+    brick_hosts.create_volume(VOLUME, "replica 3")
+    yield brick_hosts
+    brick_hosts.delete_volume(VOLUME)
+
+
+def test_a_silent_host_does_not_keep_the_first_call_and_is_joined_when_it_answers(volumes: BrickHosts) -> None:
+    third = volumes.host("brick3")
+    third.cut()
+    try:
+        # gluster by itself waits ten seconds for it: this would raise DeadlineError
+        with Volume.open(VOLUME, HOSTS, timeout_s=LESS_THAN_GLUSTER_WAITS_S, refresh_s=1) as volume:
+            volume.mkdir("while-cut", 0o755)
+            third.uncut()
+
+            def reaches_brick3() -> bool:
+                volume.mkdir(f"after-{time.monotonic_ns()}", 0o755)
+                return any(name.startswith("after-") for name in third.run(["ls", f"/bricks/{VOLUME}"]).stdout.split())
+
+            wait_until("calls to reach brick3", reaches_brick3, seconds=60)
+    finally:
+        third.uncut()
+
+
+def test_a_changed_option_reaches_a_client_that_runs(volumes: BrickHosts) -> None:
+    with Volume.open(VOLUME, HOSTS, refresh_s=1) as volume:
+        volume.mkdir("writable", 0o755)
+        volumes.gluster("volume", "set", VOLUME, "features.read-only", "on")
+
+        def read_only() -> bool:
+            try:
+                volume.mkdir(f"x-{time.monotonic_ns()}", 0o755)
+            except VolumeIOError as error:
+                return error.errno == EROFS
+            return False
+
+        wait_until("the client to be read-only", read_only, seconds=60)
+        volumes.gluster("volume", "set", VOLUME, "features.read-only", "off")
+        wait_until("the client to write again", lambda: not read_only(), seconds=60)
+
+
+def test_a_volfile_that_holds_more_than_a_client_is_refused_with_the_remedy(volumes: BrickHosts) -> None:
+    volumes.gluster("volume", "set", VOLUME, "debug.trace", "client")
+    try:
+        with pytest.raises(VolfileError, match=f"gluster volume reset {VOLUME} debug.trace") as refused:
+            fetch(Source(volume=VOLUME, hosts=HOSTS))
+        assert "debug/trace" in str(refused.value)
+    finally:
+        volumes.gluster("volume", "reset", VOLUME, "debug.trace")
+    assert fetch(Source(volume=VOLUME, hosts=HOSTS))
