@@ -66,6 +66,10 @@ class HostRefusedError(HostUnreachableError):
     """A host is there, but what should listen on the port is not: it refuses or closes the connection."""
 
 
+class TlsError(HostUnreachableError):
+    """A host is up and we and it do not agree about TLS or a certificate. The message has the remedy."""
+
+
 class HostSilentError(HostUnreachableError):
     """A host neither answers nor refuses within the time that it was given: powered off, cut off, or hung."""
 

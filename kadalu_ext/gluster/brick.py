@@ -13,12 +13,20 @@ from dataclasses import dataclass
 from errno import EACCES, EAGAIN, ENOENT
 from typing import Final, Self
 
-from kadalu_ext.errors import HostHungError, HostRefusedError, HostSilentError, HostUnreachableError, WireError
+from kadalu_ext.errors import (
+    HostHungError,
+    HostRefusedError,
+    HostSilentError,
+    HostUnreachableError,
+    TlsError,
+    WireError,
+)
 from kadalu_ext.gluster import messages, oncrpc
 from kadalu_ext.gluster.client import GLUSTERD_PORT
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.geometry import Brick, Geometry
 from kadalu_ext.gluster.messages import Gfid, Refused, StatFs
+from kadalu_ext.gluster.tls import Tls
 
 GIVEN_UP_S: Final = 10.0
 """For so long our gluster clients wait for a brick that falls silent, their ping-timeout, before they do without it."""
@@ -79,10 +87,11 @@ class BrickProbe:
         *,
         given_up_s: float = GIVEN_UP_S,
         glusterd_port: int = GLUSTERD_PORT,
+        tls: Tls | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._channels = [
-            _Channel(volume, volume_id, brick, timeout_s, given_up_s, glusterd_port) for brick in geometry.bricks
+            _Channel(volume, volume_id, brick, timeout_s, given_up_s, glusterd_port, tls) for brick in geometry.bricks
         ]
 
     def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
@@ -123,7 +132,14 @@ class _Channel:
     """The connection to one brick, and its one thread: one conversation at a time."""
 
     def __init__(
-        self, volume: str, volume_id: str, brick: Brick, timeout_s: float, given_up_s: float, glusterd_port: int
+        self,
+        volume: str,
+        volume_id: str,
+        brick: Brick,
+        timeout_s: float,
+        given_up_s: float,
+        glusterd_port: int,
+        tls: Tls | None,
     ) -> None:
         self._volume = volume
         self._volume_id = volume_id
@@ -131,6 +147,7 @@ class _Channel:
         self._timeout_s = timeout_s
         self._given_up_s = given_up_s
         self._glusterd_port = glusterd_port
+        self._tls = tls
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"brick-{brick.name}")
         self._closed = False
         self._connection: Connection | None = None
@@ -170,10 +187,10 @@ class _Channel:
             self._silence = self._answer(error=str(error), up=isinstance(error, HostHungError) and not self._given_up())
             self._silent_until = time.monotonic() + self._timeout_s
             return self._silence
+        except (TlsError, WireError, _RefusedError) as error:
+            return self._answer(error=str(error), up=True)
         except (HostUnreachableError, _NotUpError) as error:
             return self._answer(error=str(error), up=False)
-        except (WireError, _RefusedError) as error:
-            return self._answer(error=str(error), up=True)
         self._hung_since = None
         return answer
 
@@ -202,7 +219,18 @@ class _Channel:
         if port is None:
             raise _NotUpError(f"its process does not run; on {brick.host}: gluster volume start {self._volume} force")
         self._port = port
-        connection = Connection(brick.host, port, server="the brick's process", credential=oncrpc.AUTH_GLUSTERFS_V3)
+        if brick.ssl and self._tls is None:
+            raise _RefusedError(
+                "the volume wants TLS (client.ssl is on) and the storage has none; name a Secret with glusterfs.pem, "
+                "glusterfs.key and glusterfs.ca in the storage"
+            )
+        connection = Connection(
+            brick.host,
+            port,
+            server="the brick's process",
+            credential=oncrpc.AUTH_GLUSTERFS_V3,
+            tls=self._tls if brick.ssl else None,
+        )
         request = messages.setvolume_request(
             volume=self._volume,
             volume_id=self._volume_id,
@@ -221,14 +249,15 @@ class _Channel:
     def _ask_port(self, deadline: float) -> int | None:
         request = messages.port_by_brick_request(self._brick.path)
         now = time.monotonic()
-        with Connection(self._brick.host, self._glusterd_port, server="glusterd") as glusterd:
+        tls = self._tls if self._tls is not None and self._tls.management else None
+        with Connection(self._brick.host, self._glusterd_port, server="glusterd", tls=tls) as glusterd:
             try:
                 # Half of the time, as bricks outlive their glusterd: one that hangs must not use up all of it.
                 reply = glusterd.call(messages.PORTBYBRICK, request, now + (deadline - now) / 2)
             except HostUnreachableError as error:
                 if self._port is not None:
                     return self._port
-                if isinstance(error, HostHungError | HostRefusedError):
+                if isinstance(error, HostHungError | HostRefusedError | TlsError):
                     raise _RefusedError(f"{error}; only glusterd knows whether the brick runs, and where") from error
                 raise
         return messages.read_port_by_brick_reply(reply)

@@ -14,6 +14,7 @@ from kadalu_ext.gluster import messages
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.messages import Refused, VolumeInfo, VolumeStatus
 from kadalu_ext.gluster.oncrpc import Procedure
+from kadalu_ext.gluster.tls import Tls
 
 T = TypeVar("T")
 
@@ -29,9 +30,11 @@ class Glusterd:
     host and port, besides what it says itself. Not for several threads at once.
     """
 
-    def __init__(self, host: str, *, port: int = GLUSTERD_PORT, timeout_s: float = 2.0) -> None:
+    def __init__(self, host: str, *, port: int = GLUSTERD_PORT, timeout_s: float = 2.0, tls: Tls | None = None) -> None:
         self.host = host
-        self._connection = Connection(host, port, server="glusterd")
+        self._connection = Connection(
+            host, port, server="glusterd", tls=tls if tls is not None and tls.management else None
+        )
         self._timeout_s = timeout_s
 
     def getspec(self, volume: str) -> str:
@@ -91,7 +94,12 @@ class Glusterd:
 
 
 def first_answer(
-    hosts: Iterable[str], call: Callable[[Glusterd], T], timeout_s: float = 2.0, *, port: int = GLUSTERD_PORT
+    hosts: Iterable[str],
+    call: Callable[[Glusterd], T],
+    timeout_s: float = 2.0,
+    *,
+    port: int = GLUSTERD_PORT,
+    tls: Tls | None = None,
 ) -> T:
     """What `call` returns or raises for the first host that answers.
 
@@ -109,7 +117,7 @@ def first_answer(
     missing: NotFoundError | None = None
 
     def ask(host: str) -> T:
-        with Glusterd(host, port=port, timeout_s=timeout_s) as glusterd:
+        with Glusterd(host, port=port, timeout_s=timeout_s, tls=tls) as glusterd:
             return call(glusterd)
 
     executor = ThreadPoolExecutor(max_workers=max(1, len(waiting)), thread_name_prefix="first-answer")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import ssl
 import threading
 import time
 from concurrent.futures import Future
@@ -14,7 +15,9 @@ from typing import Any, Final, Self
 
 from kadalu_ext.errors import HostHungError, HostRefusedError, HostSilentError, HostUnreachableError, WireError
 from kadalu_ext.gluster import oncrpc
+from kadalu_ext.gluster import tls as tls_
 from kadalu_ext.gluster.oncrpc import Accepted, Call, Credential, Procedure, Rejected
+from kadalu_ext.gluster.tls import Tls
 
 _CHUNK_BYTES: Final = 64 << 10
 _Address = tuple[socket.AddressFamily, Any]
@@ -23,15 +26,27 @@ _Address = tuple[socket.AddressFamily, Any]
 class Connection:
     """Connects at the first call. After any error it is closed, and connects anew at the next call.
 
-    server: what is expected to answer there, for messages ("glusterd"). Not for several threads at once.
+    server: what is expected to answer there, for messages ("glusterd"). tls: None: in the clear. Not for several
+    threads at once.
     """
 
-    def __init__(self, host: str, port: int, *, server: str, credential: Credential = oncrpc.AUTH_NONE) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        server: str,
+        credential: Credential = oncrpc.AUTH_NONE,
+        tls: Tls | None = None,
+    ) -> None:
         self._where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
         self._port = port
         self._server = server
         self._credential = credential
+        self._tls = tls
+        self._heard = False
+        self._agreed = False
         self._socket: socket.socket | None = None
         self._deframer = oncrpc.Deframer()
         self._xids = itertools.count(1)
@@ -44,8 +59,9 @@ class Connection:
         """The procedure's result.
 
         Raises: HostSilentError at the deadline if the host did not take the connection, HostHungError if it did;
-        HostRefusedError if it refuses or closes it; HostUnreachableError if there is no way to it; WireError if what
-        answers denies the call or does not speak gluster. All name host and port.
+        HostRefusedError if it refuses or closes it; TlsError if it closes it before it has said anything, or does not
+        agree about TLS; HostUnreachableError if there is no way to it; WireError if what answers denies the call or
+        does not speak gluster. All name host and port.
         """
         try:
             return self._call(procedure, args, deadline)
@@ -58,8 +74,16 @@ class Connection:
         except ConnectionRefusedError as error:
             self.close()
             raise HostRefusedError(f"{self} refused the connection: {self._server} does not run there") from error
-        except ConnectionError as error:
+        except ssl.SSLError as error:
             self.close()
+            raise tls_.failed(self, self._server, error, agreed=self._agreed) from error
+        except ConnectionError as error:
+            early = self.connected and not self._heard
+            self.close()
+            if early and self._tls is not None:
+                raise tls_.failed(self, self._server, error, agreed=self._agreed) from error
+            if early:
+                raise tls_.wanted(self, self._server) from error
             raise HostRefusedError(f"{self}: {error.strerror or error}") from error
         except OSError as error:
             self.close()
@@ -70,8 +94,14 @@ class Connection:
 
     def _call(self, procedure: Procedure, args: bytes, deadline: float) -> bytes:
         if self._socket is None:
-            self._socket = self._connect(deadline)
+            self._heard = self._agreed = False
             self._deframer = oncrpc.Deframer()
+            self._socket = self._connect(deadline)
+            if self._tls is not None:
+                self._socket = self._tls.context.wrap_socket(self._socket, do_handshake_on_connect=False)
+                self._socket.settimeout(_left(deadline))
+                self._socket.do_handshake()
+                self._agreed = True
         xid = next(self._xids)
         self._socket.settimeout(_left(deadline))
         self._socket.sendall(oncrpc.frame(oncrpc.encode_call(xid, procedure, args, self._credential)))
@@ -91,7 +121,10 @@ class Connection:
             sock.settimeout(_left(deadline))
             data = sock.recv(_CHUNK_BYTES)
             if not data:
-                raise HostRefusedError(f"{self} closed the connection; does {self._server} want TLS?")
+                raise ConnectionResetError("it closed the connection")
+            if not self._heard and self._tls is None and tls_.is_alert(data):
+                raise ConnectionResetError("it speaks TLS")
+            self._heard = True
             self._deframer.feed(data)
         return record
 

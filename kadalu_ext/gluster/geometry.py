@@ -11,6 +11,9 @@ from kadalu_ext.errors import UnsupportedVolumeError, VolfileError
 from kadalu_ext.gluster.volfile import Volfile, Xlator
 
 _DISTRIBUTE: Final = frozenset({"cluster/distribute", "cluster/dht", "cluster/nufa", "cluster/switch"})
+_SSL: Final = "transport.socket.ssl-enabled"
+_TRUE: Final = frozenset({"1", "on", "yes", "true", "enable"})
+"""gf_string2boolean in libglusterfs/src/common-utils.c; in any case of letters."""
 _ONE_SUBVOLUME: Final = (
     "give Kubernetes a volume of one brick, or of one replica or disperse set: the size of a directory that is "
     "spread over several sets cannot be enforced"
@@ -31,12 +34,14 @@ class Brick:
 
     name: of its protocol/client translator (`vol-client-0`), unique within the volume.
     arbiter: it holds names and attributes, but no data.
+    ssl: clients must speak TLS to it.
     """
 
     name: str
     host: str
     path: str
     arbiter: bool = False
+    ssl: bool = False
 
     def __str__(self) -> str:
         return f"{self.host}:{self.path}"
@@ -151,7 +156,7 @@ def _brick(client: Xlator, *, arbiter: bool) -> Brick:
     host, path = client.options.get("remote-host"), client.options.get("remote-subvolume")
     if not host or not path:
         raise VolfileError(f"{client.name}: remote-host or remote-subvolume is missing")
-    return Brick(name=client.name, host=host, path=path, arbiter=arbiter)
+    return Brick(name=client.name, host=host, path=path, arbiter=arbiter, ssl=_true(client, _SSL))
 
 
 def _number(xlator: Xlator, option: str, default: int) -> int:
@@ -159,3 +164,7 @@ def _number(xlator: Xlator, option: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise VolfileError(f"{xlator.name}: option {option} is not a number")
     return int(text)
+
+
+def _true(xlator: Xlator, option: str) -> bool:
+    return xlator.options.get(option, "").lower() in _TRUE

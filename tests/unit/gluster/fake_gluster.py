@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from kadalu_ext.errors import WireError
 from kadalu_ext.gluster import messages, oncrpc, xdr
 from kadalu_ext.gluster.oncrpc import Call, Procedure
 from tests.unit.gluster.golden import wire
@@ -24,6 +26,7 @@ class FakeHost:
     port: int
     answers: dict[Procedure, Answer]
     before: bytes = b""
+    tls: ssl.SSLContext | None = None
     calls: list[Procedure] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
 
@@ -33,6 +36,8 @@ class FakeHost:
 
     def serve(self, connection: socket.socket) -> None:
         deframer = oncrpc.Deframer()
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True)
         with connection:
             while data := connection.recv(65536):
                 deframer.feed(data)
@@ -50,10 +55,13 @@ class FakeHost:
 
 
 @contextmanager
-def fake_host(host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeHost]:
-    """A host that knows the volumes `one` and `rep`, whose bricks listen on the port of its glusterd."""
+def fake_host(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[FakeHost]:
+    """A host that knows the volumes `one` and `rep`, whose bricks listen on the port of its glusterd.
+
+    tls: a server's; all its connections are encrypted then.
+    """
     listener = socket.create_server((host, port), backlog=16)
-    fake = FakeHost(host=host, port=listener.getsockname()[1], answers={})
+    fake = FakeHost(host=host, port=listener.getsockname()[1], answers={}, tls=tls)
     fake.answers = {
         messages.GETSPEC: wire("getspec-one.reply"),
         messages.GET_VOLUME: wire("get-volume-rep.reply"),
@@ -91,8 +99,8 @@ def fake_host(host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeHost]:
 def _quietly(function: Callable[[socket.socket], object], connection: socket.socket) -> None:
     try:
         function(connection)
-    except OSError:
-        pass  # the other side, or the test's end, closed it
+    except (OSError, WireError):
+        pass  # the other side, or the test's end, closed it; or it speaks TLS, and glusterd hangs up
 
 
 def port_reply(port: int) -> bytes:
