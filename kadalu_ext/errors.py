@@ -98,6 +98,10 @@ class KubernetesError(UnavailableError):
     """The Kubernetes API did not answer, or refused. The message says what was asked of it."""
 
 
+class GoneError(KubernetesError):
+    """The Kubernetes API no longer has the version from which a watch was to go on: list again."""
+
+
 class InProgressError(KadaluExtError):
     """An earlier call for the same volume is still at work."""
 

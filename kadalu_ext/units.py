@@ -40,6 +40,15 @@ def format_bytes(count: int) -> str:
     return f"{count} B"
 
 
+def format_quantity(count: int) -> str:
+    """As a Kubernetes quantity, short enough to be read: `64Mi`, `7.9Gi`, `0`; rounded down to one decimal."""
+    for suffix, size in (("Ti", 1 << 40), ("Gi", GIB), ("Mi", MIB), ("Ki", KIB)):
+        if count >= size:
+            tenths = count * 10 // size
+            return f"{tenths // 10}{suffix}" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10}{suffix}"
+    return str(count)
+
+
 def round_up(count: int, multiple: int) -> int:
     """The smallest multiple of `multiple` (> 0) that is at least `count` (>= 0)."""
     return -(-count // multiple) * multiple

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
-from kadalu_ext.errors import UnsupportedVolumeError
-from kadalu_ext.gluster import brick, gfapi, volfile
+from kadalu_ext.gluster import brick, gfapi
 from kadalu_ext.gluster.client import Glusterd, first_answer
-from kadalu_ext.gluster.geometry import geometry
+from kadalu_ext.gluster.facts import volume_facts
 from kadalu_ext.storage import Storage
 
 _CLIENT_WAIT_S: Final = 5.0
@@ -21,12 +20,7 @@ class GlusterConnector:
 
     def facts(self, storage: Storage) -> VolumeFacts:
         def ask(glusterd: Glusterd) -> VolumeFacts:
-            info = glusterd.started_volume_info(storage.volume)
-            try:
-                bricks = geometry(volfile.parse(glusterd.getspec(storage.volume)))
-            except UnsupportedVolumeError as error:
-                raise UnsupportedVolumeError(f"volume {storage.volume}: {error}") from error
-            return VolumeFacts(volume_id=info.volume_id, geometry=bricks)
+            return volume_facts(glusterd, storage.volume)
 
         return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from errno import EINVAL, ESTALE
 from typing import Final, Protocol
 
 from kadalu_ext.gluster.brick import BrickAnswer
-from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.gluster.facts import VolumeFacts
 from kadalu_ext.storage import Storage
+
+__all__ = ["NO_PARENT", "BrickProbe", "Connector", "VolumeFacts", "VolumeStat", "VolumeStore"]
 
 NO_PARENT: Final = (EINVAL, ESTALE)
 """What a rename says when the parent of its target is missing; ESTALE on a volume of one brick (glfs_rename, v10.3)."""
@@ -67,14 +68,6 @@ class BrickProbe(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class VolumeFacts:
-    """What glusterd says of a started volume."""
-
-    volume_id: str
-    geometry: Geometry
 
 
 class Connector(Protocol):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kadalu_ext.errors import KadaluExtError
-from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.gluster.geometry import Brick, Geometry
+from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Reason, reason_of
 from kadalu_ext.operator.render import Manifest
 from kadalu_ext.operator.spec import StorageSpec
@@ -26,6 +27,8 @@ class Resource:
     spec: object
     status: Mapping[str, Any]
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    version: str = ""
 
     @property
     def owner(self) -> str:
@@ -40,12 +43,14 @@ class Existing:
     storage_class: None if there is none. config_entry: None if there is none.
     owner_lives: whether the KadaluStorage that the StorageClass names as its owner is there.
     pvs: names of the PVs of this storage, sorted; empty where nobody needed to know.
+    provisioned: what is promised of it; None if that is not known.
     """
 
     storage_class: Mapping[str, Any] | None = None
     config_entry: str | None = None
     owner_lives: bool = True
     pvs: tuple[str, ...] = ()
+    provisioned: Provisioned | None = None
 
     def annotation(self, key: str) -> str | None:
         """An annotation of the StorageClass."""
@@ -55,12 +60,48 @@ class Existing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrickSeen:
+    """What one brick said of itself, or why it did not.
+
+    online: clients may be writing to it. total_bytes, free_bytes: of its file system, if it told. error: why it did
+    not, for people, naming the brick.
+    """
+
+    brick: Brick
+    online: bool
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Usable:
-    """What is asked for can be had: the gluster volume, as its glusterd describes it."""
+    """What is asked for can be had: the gluster volume, as its glusterd describes it.
+
+    bricks: all of them, in gluster's order; empty if they were not asked.
+    """
 
     spec: StorageSpec
     volume_id: str
     geometry: Geometry
+    bricks: tuple[BrickSeen, ...] = ()
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What the volume holds: as much as its smallest brick that told, times the bricks that share the data."""
+        carriers = set(self.geometry.data_carriers)
+        sizes = [each.total_bytes for each in self.bricks if each.total_bytes is not None and each.brick in carriers]
+        return min(sizes) * self.geometry.data_bricks if sizes else None
+
+    @property
+    def offline(self) -> tuple[BrickSeen, ...]:
+        """The bricks that clients do without."""
+        return tuple(each for each in self.bricks if not each.online)
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether enough bricks are online."""
+        return not self.offline or self.geometry.takes_writes([e.brick.name for e in self.bricks if e.online])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +171,16 @@ class SetEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetFinalizers:
+    """Of the KadaluStorage, if it still has this version."""
+
+    namespace: str
+    name: str
+    version: str
+    finalizers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PatchStatus:
     """A merge patch of the KadaluStorage's status."""
 
@@ -151,6 +202,7 @@ Action = (
     | PatchStorageClass
     | DeleteStorageClass
     | SetEntry
+    | SetFinalizers
     | PatchStatus
     | PostEvent
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import urllib3
 from kubernetes import client
 
-from kadalu_ext.errors import ConflictError, KubernetesError
+from kadalu_ext.errors import ConflictError, GoneError, KubernetesError
 from kadalu_ext.operator.actions import (
     Action,
     CreateStorageClass,
@@ -21,9 +24,13 @@ from kadalu_ext.operator.actions import (
     ReplaceStorageClass,
     Resource,
     SetEntry,
+    SetFinalizers,
 )
+from kadalu_ext.operator.following import Seen
+from kadalu_ext.operator.lease import LeaseState
+from kadalu_ext.operator.pvs import pv_of
 from kadalu_ext.operator.render import OWNER, config_key
-from kadalu_ext.storage import CONFIG_MAP, PROVISIONER, StorageName, storage_class_name
+from kadalu_ext.storage import CONFIG_MAP, StorageName, storage_class_name
 
 GROUP: Final = "kadalu-operator.storage"
 VERSION: Final = "v1alpha1"
@@ -33,6 +40,13 @@ _STORAGE: Final = ("storage.k8s.io", "v1", "storageclasses")
 _MERGE: Final = {"_content_type": "application/merge-patch+json"}
 _TIMEOUT: Final = {"_request_timeout": (3.0, 20.0)}
 """Seconds to connect, and to answer."""
+_WATCH_S: Final = 60
+"""A watch ends after so long, and the next one goes on: one whose connection is dead is found out by that."""
+_PAGE: Final = 500
+_LEASE: Final = ("coordination.k8s.io", "v1")
+LEASE: Final = "kadalu-ext-operator"
+_LEASE_TIMEOUT: Final = {"_request_timeout": 2.0}
+"""So short that a leader who cannot renew knows it before another one may begin."""
 
 
 class Kube:
@@ -69,6 +83,8 @@ class Kube:
             spec=found.get("spec"),
             status=found.get("status") or {},
             deleting=found["metadata"].get("deletionTimestamp") is not None,
+            finalizers=tuple(found["metadata"].get("finalizers") or ()),
+            version=found["metadata"]["resourceVersion"],
         )
 
     def existing(self, resource: Resource) -> Existing:
@@ -95,14 +111,54 @@ class Kube:
 
     def pvs_of(self, name: str) -> tuple[str, ...]:
         """The names of all PVs of the storage, sorted; read anew, not from any cache."""
-        # as JSON: the client's own objects take a hundred times as long
-        answer = _call("list PVs", self._core.list_persistent_volume, _preload_content=False)
-        found = []
-        for item in json.loads(answer.data)["items"]:
-            csi = item["spec"].get("csi") or {}
-            if csi.get("driver") == PROVISIONER and str(csi.get("volumeHandle")).startswith(f"{name}/"):
-                found.append(item["metadata"]["name"])
-        return tuple(sorted(found))
+        objects, _version = self.pvs.listed()
+        found = [pv for pv in map(pv_of, objects) if pv is not None]
+        return tuple(sorted(pv.name for pv in found if pv.storage == name))
+
+    @property
+    def pvs(self) -> Kind:
+        """All PersistentVolumes, to be followed."""
+        return Kind(what="persistentvolumes", _list=self._core.list_persistent_volume, _args=())
+
+    def storages(self, namespace: str | None) -> Kind:
+        """The KadaluStorages of a namespace, or of all, to be followed."""
+        if namespace is None:
+            objects = self._objects.list_cluster_custom_object
+            return Kind(what=PLURAL, _list=objects, _args=(GROUP, VERSION, PLURAL))
+        listing = self._objects.list_namespaced_custom_object
+        return Kind(what=f"{PLURAL} of {namespace}", _list=listing, _args=(GROUP, VERSION, namespace, PLURAL))
+
+    def lease(self) -> LeaseState:
+        """The operators' Lease."""
+        found = _call(
+            f"read Lease {LEASE}",
+            self._objects.get_namespaced_custom_object, *_LEASE, self._namespace, "leases", LEASE,
+            missing=None, **_LEASE_TIMEOUT,
+        )  # fmt: skip
+        spec = (found or {}).get("spec") or {}
+        return LeaseState(
+            version=None if found is None else found["metadata"]["resourceVersion"],
+            holder=spec.get("holderIdentity") or "",
+            renewed=spec.get("renewTime") or "",
+        )
+
+    def write_lease(self, seen: LeaseState, *, holder: str, duration_s: int) -> None:
+        """Writes the Lease if it still is as `seen`. Raises: ConflictError if it is not."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec: dict[str, Any] = {"holderIdentity": holder, "leaseDurationSeconds": duration_s, "renewTime": now}
+        if seen.holder != holder:
+            spec["acquireTime"] = now
+        if seen.version is None:
+            lease = {"apiVersion": "/".join(_LEASE), "kind": "Lease", "metadata": {"name": LEASE}, "spec": spec}
+            create = self._objects.create_namespaced_custom_object
+            _call(f"create Lease {LEASE}", create, *_LEASE, self._namespace, "leases", lease, **_LEASE_TIMEOUT)
+            return
+        change = {"metadata": {"resourceVersion": seen.version}, "spec": spec}
+        _call(
+            f"renew Lease {LEASE}",
+            self._objects.patch_namespaced_custom_object, *_LEASE, self._namespace, "leases", LEASE, change,
+            **_MERGE, **_LEASE_TIMEOUT,
+        )  # fmt: skip
 
     def apply(self, action: Action) -> None:
         """Does one thing.
@@ -124,6 +180,13 @@ class Kube:
                 self._delete_class(name, uid)
             case SetEntry(key=key, text=text):
                 self._set_entry(key, text)
+            case SetFinalizers(namespace=namespace, name=name, version=version, finalizers=finalizers):
+                _call(
+                    f"write the finalizers of KadaluStorage {namespace}/{name}",
+                    self._objects.patch_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL, name,
+                    {"metadata": {"resourceVersion": version, "finalizers": list(finalizers)}},
+                    missing=None, **_MERGE,
+                )  # fmt: skip
             case PatchStatus(namespace=namespace, name=name, status=status):
                 _call(
                     f"write the status of KadaluStorage {namespace}/{name}",
@@ -133,7 +196,8 @@ class Kube:
                 )  # fmt: skip
             case PostEvent(manifest=manifest):
                 namespace = manifest["metadata"]["namespace"]
-                _call("post an event", self._core.create_namespaced_event, namespace, dict(manifest), missing=None)
+                with suppress(ConflictError):  # its name says which change it tells of: that was told
+                    _call("post an event", self._core.create_namespaced_event, namespace, dict(manifest), missing=None)
 
     def _create_class(self, manifest: dict[str, Any]) -> None:
         name = manifest["metadata"]["name"]
@@ -154,6 +218,72 @@ class Kube:
             _call(what, self._core.create_namespaced_config_map, self._namespace, config_map)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of objects, see following.Source. JSON: the client's own objects take a hundred times as long."""
+
+    what: str
+    _list: Callable[..., Any]
+    _args: tuple[str, ...]
+
+    def listed(self) -> tuple[Sequence[Seen], str]:
+        """All of them, page by page, and the version that this is. Raises: KubernetesError."""
+        objects: list[Seen] = []
+        page: dict[str, Any] = {}
+        while True:
+            answer = self._read(limit=_PAGE, **page)
+            objects += answer["items"]
+            following = answer["metadata"].get("continue")
+            if not following:
+                return objects, str(answer["metadata"]["resourceVersion"])
+            page = {"_continue": following}
+
+    def changes(self, version: str) -> Iterator[tuple[str, Seen, str]]:
+        """What came after `version`, as it comes; ends after a minute. Raises: GoneError, KubernetesError."""
+        answer = _call(
+            f"watch {self.what}", self._list, *self._args, watch=True, resource_version=version,
+            timeout_seconds=_WATCH_S, allow_watch_bookmarks=True, _preload_content=False,
+            _request_timeout=(3.0, _WATCH_S + 15.0),
+        )  # fmt: skip
+        try:
+            _raise_for(f"watch {self.what}", answer.status)
+            for line in _lines(answer):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    _raise_for(f"watch {self.what}", int(event["object"].get("code", 500)))
+                yield event["type"], event["object"], str(event["object"]["metadata"]["resourceVersion"])
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise KubernetesError(f"the watch of {self.what} broke off: {error.__class__.__name__}") from error
+        finally:
+            answer.close()
+
+    def _read(self, **options: Any) -> dict[str, Any]:
+        answer = _call(f"list {self.what}", self._list, *self._args, _preload_content=False, **options)
+        try:
+            _raise_for(f"list {self.what}", answer.status)
+            found: dict[str, Any] = json.loads(answer.data)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise KubernetesError(f"the list of {self.what} broke off: {error.__class__.__name__}") from error
+        else:
+            return found
+        finally:
+            answer.release_conn()
+
+
+def _raise_for(what: str, status: int) -> None:
+    if status == 410:
+        raise GoneError(f"the Kubernetes API no longer has the version to {what} from")
+    if not 200 <= status < 300:
+        raise KubernetesError(f"the Kubernetes API refused to {what}: {status}")
+
+
+def _lines(answer: Any) -> Iterator[bytes]:
+    rest = b""
+    for chunk in answer.stream(1 << 16):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, lines)
+
+
 _REQUIRED: Final = object()
 
 
@@ -163,7 +293,7 @@ def _call(what: str, function: Callable[..., Any], *args: Any, missing: Any = _R
     Raises: ConflictError for 409; KubernetesError for everything else.
     """
     try:
-        return function(*args, **_TIMEOUT, **options)
+        return function(*args, **{**_TIMEOUT, **options})
     except client.ApiException as error:
         if error.status == 404 and missing is not _REQUIRED:
             return missing

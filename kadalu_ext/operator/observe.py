@@ -2,32 +2,81 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Final
 
-from kadalu_ext.errors import KadaluExtError, UnsupportedVolumeError
+from kadalu_ext.errors import HostUnreachableError, KadaluExtError, WireError
+from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
-from kadalu_ext.gluster.geometry import Geometry, geometry
-from kadalu_ext.gluster.volfile import parse
-from kadalu_ext.operator.actions import Problem, Usable
+from kadalu_ext.gluster.facts import VolumeFacts, volume_facts
+from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
+from kadalu_ext.operator.metrics import Key
+from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.spec import StorageSpec
 
 HOST_TIMEOUT_S: Final = 2.0
 """For one call to one host; a live one answers within milliseconds."""
 
+BRICK_TIMEOUT_S: Final = 1.0
 
-def observe(spec: StorageSpec) -> Usable | Problem:
-    """The volume of `spec`, or why it cannot be used. Bounded, whatever its hosts do."""
-    volume = spec.storage.volume
 
-    def ask(glusterd: Glusterd) -> tuple[str, Geometry]:
-        info = glusterd.started_volume_info(volume)
+class Observer:
+    """Looks at volumes. Thread-safe; connections to bricks are kept from look to look, one set a storage.
+
+    failed: told of each host that did not answer, and how: its name, and the error's.
+    """
+
+    def __init__(self, *, failed: Callable[[str, str], None] = lambda _host, _error: None) -> None:
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._probes: dict[str, tuple[VolumeFacts, str, BrickProbe]] = {}
+
+    def __call__(self, spec: StorageSpec) -> Usable | Problem:
+        """The volume of `spec`, or why it cannot be used. Bounded, whatever its hosts do."""
+        volume = spec.storage.volume
+
+        def ask(glusterd: Glusterd) -> VolumeFacts:
+            try:
+                return volume_facts(glusterd, volume)
+            except (HostUnreachableError, WireError) as error:
+                self._failed(glusterd.host, type(error).__name__)
+                raise
+
         try:
-            return info.volume_id, geometry(parse(glusterd.getspec(volume)))
-        except UnsupportedVolumeError as error:
-            raise UnsupportedVolumeError(f"{glusterd.host}: volume {volume}: {error}") from error
+            facts = first_answer(spec.storage.hosts, ask, timeout_s=HOST_TIMEOUT_S)
+        except KadaluExtError as error:
+            return Problem.of(error, volume=volume)
+        answers = self._probe(spec, facts).stat_directory("")
+        return Usable(
+            spec=spec, volume_id=facts.volume_id, geometry=facts.geometry, bricks=tuple(map(self._seen, answers))
+        )
 
-    try:
-        volume_id, shape = first_answer(spec.storage.hosts, ask, timeout_s=HOST_TIMEOUT_S)
-    except KadaluExtError as error:
-        return Problem.of(error, volume=volume)
-    return Usable(spec=spec, volume_id=volume_id, geometry=shape)
+    def watch(self, key: Key, done: Done) -> None:
+        """Nothing to do: a look keeps what it needs."""
+
+    def forget(self, key: Key) -> None:
+        """Its connections are closed."""
+        with self._lock:
+            found = self._probes.pop(key[1], None)
+        if found is not None:
+            found[2].close()
+
+    def _probe(self, spec: StorageSpec, facts: VolumeFacts) -> BrickProbe:
+        name, volume = spec.storage.name, spec.storage.volume
+        with self._lock:
+            found = self._probes.get(name)
+            if found is not None and found[:2] == (facts, volume):
+                return found[2]
+            probe = BrickProbe(volume, facts.volume_id, facts.geometry, BRICK_TIMEOUT_S)
+            self._probes[name] = (facts, volume, probe)
+        if found is not None:
+            found[2].close()
+        return probe
+
+    def _seen(self, answer: BrickAnswer) -> BrickSeen:
+        if answer.stat is None:
+            self._failed(answer.brick.host, "BrickSilent" if not answer.up else "BrickRefused")
+            return BrickSeen(brick=answer.brick, online=answer.up, error=answer.error)
+        total, free = answer.stat.total_bytes, answer.stat.free_bytes
+        return BrickSeen(brick=answer.brick, online=True, total_bytes=total, free_bytes=free)

@@ -23,12 +23,15 @@ from kadalu_ext.operator.actions import (
     DeleteStorageClass,
     Existing,
     PatchStorageClass,
+    PostEvent,
     Problem,
     ReplaceStorageClass,
     Resource,
     SetEntry,
+    SetFinalizers,
     Usable,
 )
+from kadalu_ext.operator.changes import changes
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.report import report
 from kadalu_ext.operator.spec import StorageSpec, not_served, parse_spec
@@ -65,11 +68,12 @@ def needs_pvs(outcome: Usable | Problem, existing: Existing) -> bool:
 def plan(resource: Resource, outcome: Usable | Problem, existing: Existing, *, now: str) -> list[Action]:
     """What must be done, in order; nothing if all is as it should be. now: RFC 3339, for what changes."""
     outcome = _changed(outcome, existing) or outcome
+    told = report(resource, outcome, now=now, provisioned=existing.provisioned)
     if isinstance(outcome, Usable):
-        return _ensure(resource, outcome, existing) + report(resource, outcome, now=now)
+        return _ensure(resource, outcome, existing, now) + told
     if outcome.reason.lasting and not existing.pvs:
-        return _withdraw(resource, existing) + report(resource, outcome, now=now)
-    return report(resource, outcome, now=now)
+        return _withdraw(resource, existing) + told
+    return told
 
 
 def plan_removal(resource: Resource, existing: Existing, *, now: str) -> tuple[list[Action], bool]:
@@ -77,14 +81,15 @@ def plan_removal(resource: Resource, existing: Existing, *, now: str) -> tuple[l
 
     As long as its PVs are there it stays, and with it all that they need. Nothing on the volume is touched.
     """
+    let_go = _finalizers(resource, tuple(each for each in resource.finalizers if each != render.FINALIZER))
     if _taken(resource, existing) is not None:
-        return [], True
+        return let_go, True
     if existing.pvs:
         count = len(existing.pvs)
         shown = ", ".join(existing.pvs[:_LISTED_PVS]) + (f" and {count - _LISTED_PVS} more" * (count > _LISTED_PVS))
         held = Problem(reason=Reason.HELD_BY_VOLUMES, details=f"its deletion waits for {count} of its PVs: {shown}")
         return report(resource, held, now=now), False
-    return _withdraw(resource, existing), True
+    return _withdraw(resource, existing) + let_go, True
 
 
 def _taken(resource: Resource, existing: Existing) -> str | None:
@@ -118,13 +123,39 @@ def _changed(outcome: Usable | Problem, existing: Existing) -> Problem | None:
     )
 
 
-def _ensure(resource: Resource, usable: Usable, existing: Existing) -> list[Action]:
+def _ensure(resource: Resource, usable: Usable, existing: Existing, now: str) -> list[Action]:
     wanted = render.storage_class(usable.spec, owner=resource.owner, volume_id=usable.volume_id)
-    actions = _ensure_class(wanted, existing.storage_class)
+    actions: list[Action] = []
+    if render.FINALIZER not in resource.finalizers:
+        actions += _finalizers(resource, (*resource.finalizers, render.FINALIZER))
+    actions += _ensure_class(wanted, existing.storage_class)
     entry = render.config_entry(usable.spec)
     if existing.config_entry != entry:
+        if existing.config_entry is not None and existing.storage_class is not None:
+            actions.append(_told(resource, existing.config_entry, entry, now))
         actions.append(SetEntry(key=render.config_key(usable.spec.storage.name), text=entry))
     return actions
+
+
+def _told(resource: Resource, old: str, new: str, now: str) -> PostEvent:
+    manifest = render.event(
+        namespace=resource.namespace,
+        name=resource.name,
+        uid=resource.uid,
+        warning=False,
+        reason=Reason.STORAGE_CHANGED,
+        message=changes(old, new),
+        at=now,
+        change=f"{resource.generation} {old} {new}",
+    )
+    return PostEvent(manifest=manifest)
+
+
+def _finalizers(resource: Resource, wanted: tuple[str, ...]) -> list[Action]:
+    """It is made before anything that must not be left behind, and goes after all of it."""
+    return [
+        SetFinalizers(namespace=resource.namespace, name=resource.name, version=resource.version, finalizers=wanted)
+    ]
 
 
 def _ensure_class(wanted: render.Manifest, found: Mapping[str, Any] | None) -> list[Action]:

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     GLUSTERD_ANSWERS = "GlusterdAnswers"
     VOLUME_USABLE = "VolumeUsable"
     STORAGE_READY = "StorageReady"
+    STORAGE_CHANGED = "StorageChanged"
+    STORAGE_DEGRADED = "StorageDegraded"
 
     ENFORCED = "Enforced"
     ENFORCED_WHERE_UP = "EnforcedWhereUp"
@@ -50,6 +52,7 @@ class Reason(StrEnum):
     VOLUME_NOT_FOUND = "VolumeNotFound"
     VOLUME_STOPPED = "VolumeStopped"
     UNSUPPORTED_VOLUME = "UnsupportedVolume"
+    BRICKS_DOWN = "BricksDown"
     NOT_APPLIED = "NotApplied"
     HELD_BY_VOLUMES = "HeldByVolumes"
 

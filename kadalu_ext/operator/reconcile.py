@@ -1,4 +1,4 @@
-"""One KadaluStorage, once: look, think, do. It knows neither kopf nor a socket; both are given to it.
+"""One KadaluStorage, once: look, think, do. It knows neither a thread nor a socket; both are given to it.
 
 It is told that something may have changed, not what: each time it looks at everything again. So it may be stopped at
 any step, and run anew.
@@ -6,15 +6,17 @@ any step, and run anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from kadalu_ext.errors import ConflictError, KubernetesError
-from kadalu_ext.operator.actions import Action, Existing, Problem, Resource, Usable
+from kadalu_ext.operator.actions import Action, Existing, PatchStatus, Problem, Resource, Usable
 from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
+from kadalu_ext.operator.pvs import Provisioned
+from kadalu_ext.operator.render import FINALIZER
 from kadalu_ext.operator.report import report
 from kadalu_ext.operator.spec import StorageSpec
 
@@ -30,49 +32,66 @@ class Cluster(Protocol):
     def apply(self, action: Action) -> None: ...
 
 
-class Reconciler:
-    """Thread-safe; calls for one KadaluStorage should follow one another, or events may come twice.
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What became of one look at a KadaluStorage.
 
-    observe: observe.observe, or a fake of it.
+    actions: what was done. gone: it is not there any more, or about to go. outcome: what was found, if it was looked
+    for. status: as it is now. provisioned: what is promised of it, if that is known.
     """
 
-    def __init__(self, cluster: Cluster, observe: Callable[[StorageSpec], Usable | Problem]) -> None:
+    actions: tuple[Action, ...] = ()
+    gone: bool = False
+    outcome: Usable | Problem | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)
+    provisioned: Provisioned | None = None
+
+
+class Reconciler:
+    """Thread-safe; calls for one KadaluStorage should follow one another.
+
+    observe: observe.Observer, or a fake of it. provisioned: what is promised of a storage, None if that is not known.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        observe: Callable[[StorageSpec], Usable | Problem],
+        provisioned: Callable[[str], Provisioned | None] = lambda _: None,
+    ) -> None:
         self._cluster = cluster
         self._observe = observe
+        self._provisioned = provisioned
 
-    def reconcile(self, namespace: str, name: str) -> list[Action]:
+    def reconcile(self, namespace: str, name: str) -> Done:
         """Brings the cluster to what the KadaluStorage asks for, and says in its status how that went.
 
-        Returns what was done. Nothing is done for one that is gone, or going (that is remove()).
+        One that is being deleted is let go once its PVs are, and all that was made for it.
         Raises: KubernetesError, ConflictError if the API server could not be made to take it; nothing is lost.
         """
         for _attempt in range(_ATTEMPTS):
             resource = self._cluster.resource(namespace, name)
-            if resource is None or resource.deleting:
-                return []
+            if resource is None:
+                return Done(gone=True)
             with suppress(ConflictError):  # somebody else was first: look again
-                return self._once(resource)
+                return self._remove(resource) if resource.deleting else self._once(resource)
         raise ConflictError(f"KadaluStorage {namespace}/{name}: what it needs was changed by others {_ATTEMPTS} times")
 
-    def remove(self, namespace: str, name: str) -> tuple[list[Action], bool]:
-        """Takes back what was made for a KadaluStorage that is being deleted; True: it may go now.
-
-        Returns what was done, too. Raises: KubernetesError, ConflictError.
-        """
-        resource = self._cluster.resource(namespace, name)
-        if resource is None:
-            return [], True
-        existing = replace(self._cluster.existing(resource), pvs=self._cluster.pvs_of(name))
-        actions, done = plan_removal(resource, existing, now=_now())
+    def _remove(self, resource: Resource) -> Done:
+        if FINALIZER not in resource.finalizers:
+            return Done(gone=True)
+        existing = replace(self._cluster.existing(resource), pvs=self._cluster.pvs_of(resource.name))
+        actions, gone = plan_removal(resource, existing, now=_now())
         self._apply(actions)
-        return actions, done
+        return Done(actions=tuple(actions), gone=gone, status=_status(resource, actions))
 
-    def _once(self, resource: Resource) -> list[Action]:
+    def _once(self, resource: Resource) -> Done:
         existing = self._cluster.existing(resource)
         accepted = accept(resource, existing)
         outcome = accepted if isinstance(accepted, Problem) else self._observe(accepted)
         if needs_pvs(outcome, existing):
             existing = replace(existing, pvs=self._cluster.pvs_of(resource.name))
+        existing = replace(existing, provisioned=self._provisioned(resource.name))
         actions = plan(resource, outcome, existing, now=_now())
         try:
             self._apply(actions)
@@ -81,11 +100,24 @@ class Reconciler:
             with suppress(KubernetesError, ConflictError):
                 self._apply(report(resource, Problem.of(error), now=_now()))
             raise
-        return actions
+        return Done(
+            actions=tuple(actions),
+            outcome=outcome,
+            status=_status(resource, actions),
+            provisioned=existing.provisioned,
+        )
 
     def _apply(self, actions: Iterable[Action]) -> None:
         for action in actions:
             self._cluster.apply(action)
+
+
+def _status(resource: Resource, actions: Iterable[Action]) -> Mapping[str, Any]:
+    status = dict(resource.status)
+    for action in actions:
+        if isinstance(action, PatchStatus):
+            status |= action.status
+    return status
 
 
 def _now() -> str:

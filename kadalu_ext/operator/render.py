@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ OWNER: Final = "kadalu.external/owner"
 
 VOLUME_ID: Final = "kadalu.external/volume-id"
 """Annotation of a StorageClass: the UUID of the gluster volume on which its PVs are."""
+
+FINALIZER: Final = "operator.kadalu.external/finalizer"
+"""On a KadaluStorage for which something was made: it goes only after that."""
 
 LABELS: Final = {"app.kubernetes.io/managed-by": "kadalu-ext-operator", "app.kubernetes.io/part-of": "kadalu-ext"}
 
@@ -51,13 +55,20 @@ def config_entry(spec: StorageSpec) -> str:
     return to_json(spec.storage)
 
 
-def event(*, namespace: str, name: str, uid: str, warning: bool, reason: str, message: str, at: str) -> Manifest:
-    """An event about a KadaluStorage; `at` is RFC 3339. The API server takes at most 1024 bytes of message."""
+def event(
+    *, namespace: str, name: str, uid: str, warning: bool, reason: str, message: str, at: str, change: str
+) -> Manifest:
+    """An event about a KadaluStorage; `at` is RFC 3339. The API server takes at most 1024 bytes of message.
+
+    change: which change it tells of. Its name is made of that, so whoever tells it again, after a restart or beside
+    another operator, finds it there already.
+    """
     raw = message.encode()
+    digest = hashlib.sha256("\0".join((uid, reason, change)).encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{name}.", "namespace": namespace},
+        "metadata": {"name": f"{name[:200].rstrip('.-')}.{digest}", "namespace": namespace},
         "involvedObject": {
             "apiVersion": "kadalu-operator.storage/v1alpha1",
             "kind": "KadaluStorage",

@@ -6,14 +6,17 @@ storage that stays as it is costs the API server nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.operator import render
-from kadalu_ext.operator.actions import Action, PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.actions import Action, BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.storage import storage_class_name
+from kadalu_ext.units import format_quantity
 
 _GOOD: Final = {
     Condition.ACCEPTED: (Reason.VALID, "every field is understood and served"),
@@ -22,11 +25,22 @@ _GOOD: Final = {
     Condition.READY: (Reason.STORAGE_READY, "claims of its StorageClass are served"),
 }
 _OUTAGES: Final = frozenset({Reason.HOST_UNREACHABLE, Reason.UNEXPECTED_ANSWER})
-_OF_A_VOLUME: Final = ("volume", "volumeId", "type", "brickCount", "bricks", "storageClass")
+_TOLD_ONCE: Final = _OUTAGES | {Reason.HELD_BY_VOLUMES}
+"""During an outage, which host fails first and in which way may differ each time; PVs of a storage that is being
+deleted go one by one: the status has the newest message, and one event is enough."""
+_WARNINGS: Final = frozenset({Reason.STORAGE_DEGRADED})
+"""Besides all that is False."""
+_OF_A_VOLUME: Final = (
+    "volume", "volumeId", "type", "brickCount", "bricksOnline", "bricks", "capacity", "overcommit", "storageClass",
+)  # fmt: skip
+Finding = tuple[str, Reason, str]
+"""Status, reason and message of a condition."""
 
 
-def report(resource: Resource, outcome: Usable | Problem, *, now: str) -> list[Action]:
-    """The patch of the status, if it changes, and an event for every condition that did. now: RFC 3339."""
+def report(
+    resource: Resource, outcome: Usable | Problem, *, now: str, provisioned: Provisioned | None = None
+) -> list[Action]:
+    """An event for every condition that changed, and the patch of the status if anything in it did. now: RFC 3339."""
     before = {item["type"]: item for item in resource.status.get("conditions") or []}
     after = dict(before)
     events: dict[tuple[str, str], bool] = {}
@@ -37,24 +51,31 @@ def report(resource: Resource, outcome: Usable | Problem, *, now: str) -> list[A
         after[condition] = {**shown, "lastTransitionTime": since}
         if status != "Unknown" and _is_news(shown, earlier, reason):
             # Ready is False for the reason of the condition that failed: one event tells both
-            events[str(reason), message] = status == "False"
+            events[str(reason), message] = status == "False" or reason in _WARNINGS
     status_patch = {
-        **_facts(outcome),
+        **_facts(outcome, resource.status, provisioned),
+        "ready": _ready(after[Condition.READY]),
         "conditions": [after[condition] for condition in Condition if condition in after],
         "observedGeneration": resource.generation,
     }
     if all(resource.status.get(key) == value for key, value in status_patch.items()):
         return []
+    # events first: whoever is stopped between finds the old status, and tells the same event, which is there already
+    change = json.dumps([resource.status.get("conditions"), resource.generation], sort_keys=True)
     return [
+        *(_event(resource, reason, message, warning, now, change) for (reason, message), warning in events.items()),
         PatchStatus(namespace=resource.namespace, name=resource.name, status=status_patch),
-        *(_event(resource, reason, message, warning, now) for (reason, message), warning in events.items()),
     ]
 
 
 def _is_news(shown: Mapping[str, str], earlier: Mapping[str, str], reason: Reason) -> bool:
-    """During an outage, which host fails first and in which way may differ each time: that is told by status alone."""
-    compared = shown.keys() - {"message"} if reason in _OUTAGES else shown
+    compared = shown.keys() - {"message"} if reason in _TOLD_ONCE else shown
     return any(earlier.get(key) != shown[key] for key in compared)
+
+
+def _ready(condition: Mapping[str, str]) -> str:
+    """For the column: True, or why not, in one word."""
+    return condition["status"] if condition["status"] == "True" else f"{condition['status']}: {condition['reason']}"
 
 
 def volume_type(geometry: Geometry) -> str:
@@ -67,42 +88,89 @@ def volume_type(geometry: Geometry) -> str:
     return "Brick"
 
 
-def _findings(outcome: Usable | Problem) -> dict[Condition, tuple[str, Reason, str]]:
+def _findings(outcome: Usable | Problem) -> dict[Condition, Finding]:
     """Status, reason and message of each condition that `outcome` says something of.
 
     What comes after the condition that failed was not looked at. A problem of Ready alone says nothing of the others.
     """
     not_measured = {Condition.QUOTA_ENFORCED: ("Unknown", Reason.NOT_MEASURED, Reason.NOT_MEASURED.remedy)}
     if isinstance(outcome, Usable):
-        return {condition: ("True", *good) for condition, good in _GOOD.items()} | not_measured
+        good: dict[Condition, Finding] = {condition: ("True", *found) for condition, found in _GOOD.items()}
+        return good | not_measured | {Condition.READY: _bricks_up(outcome)}
     bad = ("False", outcome.reason, outcome.message)
     if outcome.reason.condition is Condition.READY:
         return {Condition.READY: bad}
-    findings: dict[Condition, tuple[str, Reason, str]] = {}
-    for condition, good in _GOOD.items():
+    findings: dict[Condition, Finding] = {}
+    for condition, fine in _GOOD.items():
         unlooked = outcome.reason.condition in findings
         unknown = ("Unknown", Reason.NOT_CHECKED, Reason.NOT_CHECKED.remedy)
-        findings[condition] = bad if condition is outcome.reason.condition else unknown if unlooked else ("True", *good)
+        findings[condition] = bad if condition is outcome.reason.condition else unknown if unlooked else ("True", *fine)
     return findings | not_measured | {Condition.READY: bad}
 
 
-def _facts(outcome: Usable | Problem) -> dict[str, Any]:
+def _bricks_up(usable: Usable) -> Finding:
+    """Ready, of a volume that is as it should be but perhaps for its bricks."""
+    if not usable.offline:
+        return ("True", *_GOOD[Condition.READY])
+    count, names = len(usable.offline), ", ".join(str(seen.brick) for seen in usable.offline)
+    volume = usable.spec.storage.volume
+    down = f"{count} of {len(usable.bricks)} bricks of volume {volume} {'is' if count == 1 else 'are'} offline: {names}"
+    remedy = (
+        f"Is the host up? gluster volume status {volume} shows its processes, and gluster volume start {volume} force "
+        "starts those that do not run"
+    )
+    if usable.takes_writes:
+        return "True", Reason.STORAGE_DEGRADED, f"claims of its StorageClass are served, but {down}. {remedy}"
+    return "False", Reason.BRICKS_DOWN, f"{down}, so it takes no writes. {remedy}"
+
+
+def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Provisioned | None) -> dict[str, Any]:
+    promised: dict[str, Any] = {}
+    if provisioned is not None:
+        promised = {"pvs": provisioned.pvs, "provisioned": format_quantity(provisioned.total_bytes)}
     if isinstance(outcome, Usable):
-        bricks = outcome.geometry.bricks
         return {
             "volume": outcome.spec.storage.volume,
             "volumeId": outcome.volume_id,
             "type": volume_type(outcome.geometry),
-            "brickCount": len(bricks),
-            "bricks": [{"host": brick.host, "path": brick.path, "arbiter": brick.arbiter} for brick in bricks],
+            "brickCount": len(outcome.geometry.bricks),
             "storageClass": storage_class_name(outcome.spec.storage.name),
+            **_bricks(outcome),
+            **_capacity(outcome, before, provisioned),
+            **promised,
         }
     # during an outage the last known facts are the best there are; otherwise they are of what is no longer asked for
-    gone = dict.fromkeys(_OF_A_VOLUME) if outcome.reason.lasting else {}
-    return gone | ({"volume": outcome.volume} if outcome.volume else {})
+    gone: dict[str, Any] = dict.fromkeys(_OF_A_VOLUME) if outcome.reason.lasting else {}
+    if outcome.reason.condition in (Condition.REACHABLE, Condition.SUPPORTED) and not gone and before.get("bricks"):
+        # nobody was asked whether they are online
+        known = [{key: each[key] for key in ("host", "path", "arbiter")} for each in before["bricks"]]
+        gone = {"bricks": known, "bricksOnline": f"?/{len(known)}"}
+    return gone | promised | ({"volume": outcome.volume} if outcome.volume else {})
 
 
-def _event(resource: Resource, reason: str, message: str, warning: bool, now: str) -> PostEvent:
+def _bricks(usable: Usable) -> dict[str, Any]:
+    if not usable.bricks:
+        return {"bricks": [_brick(BrickSeen(brick=each, online=True)) for each in usable.geometry.bricks]}
+    online = len(usable.bricks) - len(usable.offline)
+    return {"bricks": [_brick(seen) for seen in usable.bricks], "bricksOnline": f"{online}/{len(usable.bricks)}"}
+
+
+def _brick(seen: BrickSeen) -> dict[str, Any]:
+    brick = seen.brick
+    shown = {"host": brick.host, "path": brick.path, "arbiter": brick.arbiter, "online": seen.online}
+    return shown | ({"error": seen.error} if seen.error else {})
+
+
+def _capacity(usable: Usable, before: Mapping[str, Any], provisioned: Provisioned | None) -> dict[str, Any]:
+    """Left as it was while a brick does not tell, lest it grow by an outage of the smallest one."""
+    total = usable.capacity_bytes
+    if not total or (before.get("capacity") and any(seen.total_bytes is None for seen in usable.bricks)):
+        return {}
+    shown = {"capacity": format_quantity(total)}
+    return shown | ({"overcommit": f"{provisioned.total_bytes / total:.2f}"} if provisioned is not None else {})
+
+
+def _event(resource: Resource, reason: str, message: str, warning: bool, now: str, change: str) -> PostEvent:
     return PostEvent(
         manifest=render.event(
             namespace=resource.namespace,
@@ -112,5 +180,6 @@ def _event(resource: Resource, reason: str, message: str, warning: bool, now: st
             reason=reason,
             message=message,
             at=now,
+            change=change,
         )
     )

@@ -10,9 +10,10 @@ from typing import Any, Final
 from kadalu_ext.errors import ConflictError, KadaluExtError
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.operator import actions, render
-from kadalu_ext.operator.actions import Action, Existing, Problem, Resource, Usable
+from kadalu_ext.operator.actions import Action, BrickSeen, Existing, Problem, Resource, Usable
 from kadalu_ext.operator.spec import StorageSpec, parse_spec
 from kadalu_ext.storage import StorageName, storage_class_name
+from kadalu_ext.units import GIB
 
 NOW: Final = "2030-01-01T00:00:00Z"
 LATER: Final = "2030-01-01T00:01:00Z"
@@ -31,12 +32,20 @@ REPLICA: Final = Geometry(
 
 def resource(spec: object = SPEC, *, name: str = "ext", namespace: str = "default", **fields: Any) -> Resource:
     return Resource(
-        namespace=namespace, name=name, uid=f"uid-{namespace}", generation=1, spec=spec, **{"status": {}, **fields}
+        namespace=namespace, name=name, uid=f"uid-{namespace}", generation=1, spec=spec, version="1",
+        **{"status": {}, **fields},
+    )  # fmt: skip
+
+
+def usable(spec: object = SPEC, *, name: str = "ext", volume_id: str = VOLUME_ID, offline: int = 0) -> Usable:
+    """A replica 3 volume; the last `offline` of its bricks are."""
+    bricks = tuple(
+        BrickSeen(brick=brick, online=False, error=f"brick {brick}: gone")
+        if number >= len(REPLICA.bricks) - offline
+        else BrickSeen(brick=brick, online=True, total_bytes=8 * GIB, free_bytes=GIB)
+        for number, brick in enumerate(REPLICA.bricks)
     )
-
-
-def usable(spec: object = SPEC, *, name: str = "ext", volume_id: str = VOLUME_ID) -> Usable:
-    return Usable(spec=parse_spec(name, spec), volume_id=volume_id, geometry=REPLICA)
+    return Usable(spec=parse_spec(name, spec), volume_id=volume_id, geometry=REPLICA, bricks=bricks)
 
 
 def storage_class(of: Usable, *, owner: str = "default/ext") -> dict[str, Any]:
@@ -60,7 +69,8 @@ class FakeCluster:
         self.resources = {(each.namespace, each.name): each for each in resources}
         self.classes: dict[str, dict[str, Any]] = {}
         self.entries: dict[str, str] = {}
-        self.events: list[tuple[str, str]] = []
+        self.events: dict[str, tuple[str, str]] = {}
+        """Reason and message, by the event's name."""
         self.pvs: tuple[str, ...] = ()
         self.applied: list[Action] = []
         self.volume: Usable | Problem = usable()
@@ -113,8 +123,23 @@ class FakeCluster:
                 old = self.resources[namespace, name]
                 merged = {key: value for key, value in {**old.status, **status}.items() if value is not None}
                 self.resources[namespace, name] = replace(old, status=merged)
+            case actions.SetFinalizers(namespace=namespace, name=name, finalizers=finalizers):
+                self._set_finalizers(namespace, name, finalizers)
             case actions.PostEvent(manifest=manifest):
-                self.events.append((manifest["reason"], manifest["message"]))
+                self.events.setdefault(manifest["metadata"]["name"], (manifest["reason"], manifest["message"]))
+
+    def _set_finalizers(self, namespace: str, name: str, finalizers: tuple[str, ...]) -> None:
+        old = self.resources[namespace, name]
+        self.resources[namespace, name] = replace(old, finalizers=finalizers)
+        if old.deleting and not finalizers:
+            del self.resources[namespace, name]
+
+    def delete(self, namespace: str, name: str) -> None:
+        """As kubectl does: it goes when nothing holds it any more."""
+        old = self.resources[namespace, name]
+        self.resources[namespace, name] = replace(old, deleting=True)
+        if not old.finalizers:
+            del self.resources[namespace, name]
 
     def _create(self, manifest: render.Manifest) -> None:
         name = manifest["metadata"]["name"]

@@ -10,7 +10,7 @@ import pytest
 import urllib3
 from kubernetes import client
 
-from kadalu_ext.errors import ConflictError, KadaluExtError, KubernetesError
+from kadalu_ext.errors import ConflictError, GoneError, KadaluExtError, KubernetesError
 from kadalu_ext.operator import kube
 
 FORBIDDEN = json.dumps({"message": 'storageclasses is forbidden: User "x" cannot create'})
@@ -64,7 +64,49 @@ def test_only_pvs_of_that_very_storage_are_its_own(monkeypatch: pytest.MonkeyPat
         for name, handle in reversed(handles.items())
     ]
     items.append({"metadata": {"name": "nfs"}, "spec": {"nfs": {"server": "s", "path": "/"}}})
-    answer = SimpleNamespace(data=json.dumps({"items": items}))
+    pages = {
+        None: {"items": items[:2], "metadata": {"continue": "more"}},
+        "more": {"items": items[2:], "metadata": {"resourceVersion": "7"}},
+    }
+
+    def listed(*, _continue: str | None = None, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(status=200, data=json.dumps(pages[_continue]), release_conn=lambda: None)
+
     cluster = kube.Kube(client.ApiClient(client.Configuration()), namespace="kadalu-ext")
-    monkeypatch.setattr(cluster._core, "list_persistent_volume", lambda **_: answer)
+    monkeypatch.setattr(cluster._core, "list_persistent_volume", listed)
     assert cluster.pvs_of("ext") == ("a", "d")
+
+
+class Stream:
+    """What a watch answers."""
+
+    status = 200
+
+    def __init__(self, *events: dict[str, Any]) -> None:
+        text = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+        self.chunks = [text[at : at + 7] for at in range(0, len(text), 7)]
+        self.closed = False
+
+    def stream(self, _size: int) -> list[bytes]:
+        return self.chunks
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def event(kind: str, version: int) -> dict[str, Any]:
+    return {"type": kind, "object": {"metadata": {"name": "x", "resourceVersion": version}, "code": version}}
+
+
+def test_a_watch_is_read_line_by_line_however_it_is_cut() -> None:
+    stream = Stream(event("ADDED", 1), event("BOOKMARK", 2))
+    kind = kube.Kind(what="things", _list=lambda **_: stream, _args=())
+    assert [(what, version) for what, _, version in kind.changes("0")] == [("ADDED", "1"), ("BOOKMARK", "2")]
+    assert stream.closed
+
+
+@pytest.mark.parametrize(("code", "error"), [(410, GoneError), (500, KubernetesError)])
+def test_a_watch_that_cannot_go_on_says_whether_to_list_again(code: int, error: type[KadaluExtError]) -> None:
+    kind = kube.Kind(what="things", _list=lambda **_: Stream(event("ERROR", code)), _args=())
+    with pytest.raises(error):
+        list(kind.changes("0"))

@@ -76,7 +76,7 @@ def test_the_api_server_keeps_every_field_of_the_status(outcome: Any) -> None:
 
 
 def test_the_programs_take_their_arguments() -> None:
-    assert main.parse(CONTAINERS["operator"]["args"]).liveness == "http://0.0.0.0:8080/healthz"
+    assert main.parse(CONTAINERS["operator"]["args"]).port == 8080
     for name in ("controller", "node"):
         container = CONTAINERS[name]
         assert csi.parser().parse_args([*container["command"][1:], *container["args"]]).program == name
@@ -84,8 +84,9 @@ def test_the_programs_take_their_arguments() -> None:
 
 def test_the_config_map_is_the_operators_and_no_other_may_be_changed_by_it() -> None:
     rules = one("Role", "kadalu-ext-operator")["rules"]
-    assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
-    assert rules[0]["resourceNames"] == [CONFIG_MAP]
+    assert {tuple(rule["verbs"]) for rule in rules if "resourceNames" not in rule} == {("create",)}
+    named = {rule["resources"][0]: rule["resourceNames"] for rule in rules if "resourceNames" in rule}
+    assert named == {"configmaps": [CONFIG_MAP], "leases": [kube.LEASE]}
     for name in ("kadalu-ext-controller", "kadalu-ext-node"):
         (workload,) = (o for o in WORKLOADS if o["metadata"]["name"] == name)
         volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}

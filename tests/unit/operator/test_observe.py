@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from kadalu_ext.errors import KadaluExtError, VolumeStoppedError
+from kadalu_ext.errors import HostSilentError, KadaluExtError, VolumeStoppedError
+from kadalu_ext.gluster.brick import BrickAnswer, BrickStat
+from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.operator import observe
 from kadalu_ext.operator.actions import Problem, Usable
+from kadalu_ext.operator.observe import Observer
 from kadalu_ext.operator.reasons import Reason
+from kadalu_ext.units import GIB
 from tests.unit.operator.samples import VOLUME_ID, usable
 
 SPEC = usable().spec
@@ -53,19 +57,72 @@ class FakeGlusterd:
         return self.volfile
 
 
-def observed(monkeypatch: pytest.MonkeyPatch, volfile: str, error: KadaluExtError | None = None) -> Usable | Problem:
+class FakeProbe:
+    """Bricks that answer, but for the last one."""
+
+    opened: ClassVar[list[FakeProbe]] = []
+
+    def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float) -> None:
+        self.bricks = geometry.bricks
+        self.closed = False
+        self.opened.append(self)
+
+    def stat_directory(self, path: str) -> list[BrickAnswer]:
+        stat = BrickStat(total_bytes=8 * GIB, free_bytes=GIB, block_bytes=4096)
+        last = len(self.bricks) - 1
+        return [
+            BrickAnswer(brick=brick, stat=None, error="gone", up=False)
+            if number == last
+            else BrickAnswer(brick=brick, stat=stat, error=None, up=True)
+            for number, brick in enumerate(self.bricks)
+        ]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def bricks(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeProbe.opened = []
+    monkeypatch.setattr(observe, "BrickProbe", FakeProbe)
+
+
+def observed(
+    monkeypatch: pytest.MonkeyPatch, volfile: str, error: KadaluExtError | None = None, by: Observer | None = None
+) -> Usable | Problem:
     def first_answer(hosts: Iterable[str], call: Callable[[Any], Any], timeout_s: float) -> Any:
         assert list(hosts) == ["node1"]
         return call(FakeGlusterd(volfile, error))
 
     monkeypatch.setattr(observe, "first_answer", first_answer)
-    return observe.observe(SPEC)
+    return (by or Observer())(SPEC)
 
 
 def test_a_replicated_volume_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = observed(monkeypatch, CLIENTS + REPLICA + DHT.format("v-replicate-0"))
     assert isinstance(seen, Usable)
     assert (seen.volume_id, [str(brick) for brick in seen.geometry.bricks]) == (VOLUME_ID, ["node1:/b", "node2:/b"])
+    assert [str(offline.brick) for offline in seen.offline] == ["node2:/b"]
+    assert (seen.takes_writes, seen.capacity_bytes) == (True, 8 * GIB)
+
+
+def test_connections_to_bricks_are_kept_until_the_volume_changes_or_the_storage_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observer = Observer()
+    volfile = CLIENTS + REPLICA + DHT.format("v-replicate-0")
+    for text in (volfile, volfile, volfile.replace("remote-subvolume /b", "remote-subvolume /c")):
+        observed(monkeypatch, text, by=observer)
+    assert [probe.closed for probe in FakeProbe.opened] == [True, False]
+    observer.forget(("default", "ext"))
+    assert [probe.closed for probe in FakeProbe.opened] == [True, True]
+
+
+def test_a_host_that_does_not_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[str, str]] = []
+    observer = Observer(failed=lambda host, error: counted.append((host, error)))
+    observed(monkeypatch, "", HostSilentError("node1 is silent"), by=observer)
+    assert counted == [("node1", "HostSilentError")]
 
 
 def test_a_distributed_volume_is_a_problem_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,12 @@ from kadalu_ext.operator.actions import (
     Problem,
     ReplaceStorageClass,
     SetEntry,
+    SetFinalizers,
     Usable,
 )
 from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
 from kadalu_ext.operator.reasons import Reason
+from kadalu_ext.operator.render import FINALIZER
 from tests.unit.operator.samples import NOW, OTHER_ID, SPEC, VOLUME_ID, resource, settled, storage_class, usable
 
 NOTHING = Existing()
@@ -42,7 +44,9 @@ def problem(reason: Reason) -> Problem:
 
 def on_cluster(actions: list[Action]) -> list[str]:
     """What is done to other objects than the KadaluStorage itself."""
-    return [type(action).__name__ for action in actions if not isinstance(action, PatchStatus | PostEvent)]
+    return [
+        type(action).__name__ for action in actions if not isinstance(action, PatchStatus | PostEvent | SetFinalizers)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,9 @@ def test_what_is_done_to_the_cluster(outcome: Usable | Problem, existing: Existi
 
 def test_other_mount_options_and_another_overcommit_leave_the_class_in_place() -> None:
     changed = usable({**SPEC, "mountOptions": ["noatime"], "overcommit": 2})
-    patch, entry = plan(resource(), changed, settled(usable()), now=NOW)[:2]
+    patch, event, entry = plan(resource(finalizers=(FINALIZER,)), changed, settled(usable()), now=NOW)[:3]
+    assert isinstance(event, PostEvent)
+    assert event.manifest["message"] == "overcommit: 1.0 -> 2.0"
     assert isinstance(patch, PatchStorageClass)
     assert patch.patch["mountOptions"] == ["noatime"]
     assert isinstance(entry, SetEntry)
@@ -84,6 +90,13 @@ def test_no_storage_class_is_made_for_a_storage_with_any_problem() -> None:
         assert "CreateStorageClass" not in on_cluster(plan(resource(), problem(reason), NOTHING, now=NOW))
 
 
+def test_nothing_is_made_before_the_finalizer_that_will_see_it_removed() -> None:
+    first = plan(resource(finalizers=("a/b",)), usable(), NOTHING, now=NOW)[0]
+    assert first == SetFinalizers(namespace="default", name="ext", version="1", finalizers=("a/b", FINALIZER))
+    held = plan(resource(finalizers=(FINALIZER,)), usable(), NOTHING, now=NOW)
+    assert not any(isinstance(action, SetFinalizers) for action in held)
+
+
 def test_the_class_is_made_first_and_removed_last_because_it_is_the_lock_on_the_name() -> None:
     assert on_cluster(plan(resource(), usable(), NOTHING, now=NOW))[0] == "CreateStorageClass"
     assert on_cluster(plan_removal(resource(), settled(usable()), now=NOW)[0])[-1] == "DeleteStorageClass"
@@ -93,8 +106,8 @@ def test_what_others_wrote_on_a_class_survives_its_replacement() -> None:
     found = storage_class(usable())
     found["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] = "true"
     existing = settled(usable(), storage_class=found)
-    replaced = plan(resource(), usable(OTHER_HOSTS), existing, now=NOW)[0]
-    assert isinstance(replaced, ReplaceStorageClass)
+    actions = plan(resource(), usable(OTHER_HOSTS), existing, now=NOW)
+    replaced = next(action for action in actions if isinstance(action, ReplaceStorageClass))
     assert replaced.manifest["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
     assert replaced.manifest["parameters"]["hosts"] == "a,b"
     assert replaced.uid == "class-uid"
@@ -184,6 +197,9 @@ def test_a_deletion_waits_for_pvs_and_lists_them() -> None:
 def test_a_deletion_takes_what_was_made_and_nothing_of_another_storage() -> None:
     actions, done = plan_removal(resource(), settled(usable()), now=NOW)
     assert (on_cluster(actions), done) == (["SetEntry", "DeleteStorageClass"], True)
+    assert isinstance(actions[-1], SetFinalizers)
     of_another = replace(settled(usable(), pvs=PVS), storage_class=storage_class(usable(), owner="second/ext"))
-    assert plan_removal(resource(), of_another, now=NOW) == ([], True)
-    assert plan_removal(resource(), NOTHING, now=NOW) == ([], True)
+    for existing in (of_another, NOTHING):
+        actions, done = plan_removal(resource(finalizers=("a/b", FINALIZER)), existing, now=NOW)
+        assert done
+        assert actions == [SetFinalizers(namespace="default", name="ext", version="1", finalizers=("a/b",))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,10 +11,11 @@ import pytest
 from kadalu_ext.errors import ConflictError, KubernetesError
 from kadalu_ext.operator.actions import CreateStorageClass, PatchStatus, Problem
 from kadalu_ext.operator.reasons import Reason
-from kadalu_ext.operator.reconcile import Reconciler
+from kadalu_ext.operator.reconcile import Done, Reconciler
 from tests.unit.operator.samples import SPEC, FakeCluster, resource, usable
 
 CLASS = "kadalu.external.ext"
+OTHER_HOSTS = {"type": "External", "details": {"gluster_nodes": "a,b", "gluster_volname": "exported"}}
 
 
 def operator_of(cluster: FakeCluster) -> Reconciler:
@@ -27,9 +29,9 @@ def ready(cluster: FakeCluster, namespace: str = "default") -> tuple[str, str]:
 
 def test_a_new_storage_gets_its_class_and_entry_and_is_left_alone_from_then_on() -> None:
     cluster = FakeCluster(resource())
-    assert len(operator_of(cluster).reconcile("default", "ext")) == 7
+    assert len(operator_of(cluster).reconcile("default", "ext").actions) == 8
     assert (list(cluster.classes), list(cluster.entries), ready(cluster)[0]) == ([CLASS], ["ext.json"], "True")
-    assert operator_of(cluster).reconcile("default", "ext") == []
+    assert operator_of(cluster).reconcile("default", "ext").actions == ()
 
 
 def test_a_spec_that_is_wrong_costs_the_gluster_cluster_no_question() -> None:
@@ -38,8 +40,8 @@ def test_a_spec_that_is_wrong_costs_the_gluster_cluster_no_question() -> None:
     assert (cluster.asked, cluster.classes, ready(cluster)) == (0, {}, ("False", "InvalidSpec"))
 
 
-@pytest.mark.parametrize("steps", range(8))
-def test_killed_after_any_step_it_ends_where_it_would_have(steps: int) -> None:
+@pytest.mark.parametrize("steps", range(9))
+def test_killed_after_any_step_it_ends_where_it_would_have_and_tells_everything_once(steps: int) -> None:
     cluster = FakeCluster(resource())
     cluster.applies_left = steps
     with suppress(SystemExit):
@@ -47,7 +49,48 @@ def test_killed_after_any_step_it_ends_where_it_would_have(steps: int) -> None:
     cluster.applies_left = 1000
     operator_of(cluster).reconcile("default", "ext")
     assert (list(cluster.classes), list(cluster.entries), ready(cluster)[0]) == ([CLASS], ["ext.json"], "True")
-    assert len(set(cluster.events)) == len(cluster.events)
+    told = sorted(reason for reason, _ in cluster.events.values())
+    assert told == ["GlusterdAnswers", "StorageReady", "Valid", "VolumeUsable"]
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_killed_after_any_step_of_a_removal_nothing_is_left_behind(steps: int) -> None:
+    cluster = FakeCluster(resource())
+    operator_of(cluster).reconcile("default", "ext")
+    cluster.delete("default", "ext")
+    cluster.applies_left = steps
+    with suppress(SystemExit):
+        operator_of(cluster).reconcile("default", "ext")
+    cluster.applies_left = 1000
+    assert operator_of(cluster).reconcile("default", "ext").gone
+    assert (cluster.classes, cluster.entries, cluster.resources) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_killed_after_any_step_of_a_change_it_is_told_once_and_in_effect(steps: int) -> None:
+    cluster = FakeCluster(resource())
+    operator_of(cluster).reconcile("default", "ext")
+    changed = replace(cluster.resources["default", "ext"], spec=OTHER_HOSTS, generation=2)
+    cluster.resources["default", "ext"] = changed
+    cluster.applies_left = steps
+    with suppress(SystemExit):
+        operator_of(cluster).reconcile("default", "ext")
+    cluster.applies_left = 1000
+    operator_of(cluster).reconcile("default", "ext")
+    assert cluster.classes[CLASS]["parameters"]["hosts"] == "a,b"
+    assert json.loads(cluster.entries["ext.json"])["hosts"] == ["a", "b"]
+    told = [message for reason, message in cluster.events.values() if reason == "StorageChanged"]
+    assert told == ["hosts: node1 -> a, b; options.log-level: DEBUG -> not set"]
+
+
+def test_two_operators_at_once_make_and_tell_everything_once() -> None:
+    cluster = FakeCluster(resource())
+    twice = cluster.resources["default", "ext"]
+    operator_of(cluster).reconcile("default", "ext")
+    told = dict(cluster.events)
+    cluster.resources["default", "ext"] = twice  # the second one has looked before the first one wrote
+    operator_of(cluster).reconcile("default", "ext")
+    assert cluster.events == told
 
 
 def test_of_two_storages_of_one_name_the_first_keeps_it_and_the_other_follows_when_that_is_gone() -> None:
@@ -56,8 +99,8 @@ def test_of_two_storages_of_one_name_the_first_keeps_it_and_the_other_follows_wh
     operator.reconcile("default", "ext")
     operator.reconcile("second", "ext")
     assert ready(cluster, "second") == ("False", "NameTaken")
-    assert operator.remove("default", "ext")[1]
-    del cluster.resources["default", "ext"]
+    cluster.delete("default", "ext")
+    assert operator.reconcile("default", "ext").gone
     operator.reconcile("second", "ext")
     assert ready(cluster, "second")[0] == "True"
     assert cluster.classes[CLASS]["metadata"]["annotations"]["kadalu.external/owner"] == "second/ext"
@@ -106,21 +149,31 @@ def test_an_outage_leaves_the_class_and_its_end_is_seen() -> None:
     assert ready(cluster)[0] == "True"
 
 
-def test_a_storage_that_is_being_deleted_is_never_made_again_by_the_timer() -> None:
-    cluster = FakeCluster(replace(resource(), deleting=True))
-    assert operator_of(cluster).reconcile("default", "ext") == []
-    assert operator_of(cluster).reconcile("default", "gone") == []
-    assert operator_of(cluster).remove("default", "gone") == ([], True)
+def test_a_storage_that_is_gone_or_held_by_others_alone_is_left_alone() -> None:
+    cluster = FakeCluster(replace(resource(), deleting=True, finalizers=("another/one",)))
+    assert operator_of(cluster).reconcile("default", "ext") == Done(gone=True)
+    assert operator_of(cluster).reconcile("default", "gone") == Done(gone=True)
 
 
-def test_a_deletion_goes_on_when_the_last_pv_is_gone() -> None:
+def test_a_storage_for_which_nothing_was_made_goes_at_once() -> None:
+    cluster = FakeCluster(resource({**SPEC, "flavour": 1}))
+    operator_of(cluster).reconcile("default", "ext")
+    cluster.delete("default", "ext")
+    assert cluster.resources == {}
+
+
+def test_a_deletion_goes_on_when_the_last_pv_is_gone_and_is_told_once() -> None:
     cluster = FakeCluster(resource())
     operator = operator_of(cluster)
     operator.reconcile("default", "ext")
-    cluster.pvs = ("pvc-1",)
-    assert not operator.remove("default", "ext")[1]
-    assert operator.remove("default", "ext") == ([], False)
+    cluster.delete("default", "ext")
+    for pvs in (("pvc-1", "pvc-2"), ("pvc-2",), ("pvc-2",)):
+        cluster.pvs = pvs
+        assert not operator.reconcile("default", "ext").gone
     assert (list(cluster.classes), ready(cluster)) == ([CLASS], ("False", "HeldByVolumes"))
+    assert "1 of its PVs: pvc-2" in cluster.resources["default", "ext"].status["conditions"][-1]["message"]
+    told = [message for reason, message in cluster.events.values() if reason == "HeldByVolumes"]
+    assert ["pvc-1, pvc-2" in message for message in told] == [True]
     cluster.pvs = ()
-    assert operator.remove("default", "ext")[1]
-    assert (cluster.classes, cluster.entries) == ({}, {})
+    assert operator.reconcile("default", "ext").gone
+    assert (cluster.classes, cluster.entries, cluster.resources) == ({}, {}, {})

@@ -18,7 +18,14 @@ def test_objects_are_as_in_the_golden_file() -> None:
         "storage_class": render.storage_class(spec, owner="default/ext", volume_id=VOLUME_ID),
         "config_map": {render.config_key(spec.storage.name): render.config_entry(spec)},
         "event": render.event(
-            namespace="default", name="ext", uid="u", warning=True, reason="VolumeStopped", message="m", at=NOW
+            namespace="default",
+            name="ext",
+            uid="u",
+            warning=True,
+            reason="VolumeStopped",
+            message="m",
+            at=NOW,
+            change="c",
         ),
     }
     assert made == json.loads(GOLDEN.read_text())

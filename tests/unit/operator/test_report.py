@@ -9,8 +9,10 @@ import pytest
 
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.operator.actions import PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.report import report, volume_type
+from kadalu_ext.units import GIB
 from tests.unit.operator.samples import LATER, NOW, resource, usable
 
 BAD = [reason for reason in Reason if reason.condition is not Condition.READY]
@@ -35,7 +37,8 @@ def test_a_usable_storage_is_ready_and_shows_its_volume() -> None:
     assert conditions(after)["QuotaEnforced"]["reason"] == "NotMeasured"
     assert after.status["type"] == "Replica 3"
     assert after.status["brickCount"] == 3
-    assert after.status["bricks"][0] == {"host": "node1", "path": "/bricks/v", "arbiter": False}
+    assert after.status["bricks"][0] == {"host": "node1", "path": "/bricks/v", "arbiter": False, "online": True}
+    assert (after.status["bricksOnline"], after.status["capacity"], after.status["ready"]) == ("3/3", "8Gi", "True")
     assert after.status["storageClass"] == "kadalu.external.ext"
     assert events == ["Valid", "GlusterdAnswers", "VolumeUsable", "StorageReady"]
 
@@ -87,6 +90,45 @@ def test_after_an_outage_the_last_known_facts_stay_and_after_a_wrong_spec_they_g
     assert (out.status["type"], out.status["volume"]) == ("Replica 3", "exported")
     wrong, _ = reported(Problem(reason=Reason.INVALID_SPEC, details="x"), good)
     assert (wrong.status["type"], wrong.status["volume"]) == (None, None)
+
+
+def test_a_brick_that_is_offline_is_named_and_claims_are_still_served() -> None:
+    good, _ = reported(usable())
+    degraded, events = reported(usable(offline=1), good, LATER)
+    ready = conditions(degraded)["Ready"]
+    assert (ready["status"], ready["reason"], events) == ("True", "StorageDegraded", ["StorageDegraded"])
+    assert "1 of 3 bricks of volume exported is offline: node3:/bricks/v" in ready["message"]
+    assert degraded.status["bricksOnline"] == "2/3"
+    assert degraded.status["bricks"][2]["error"] == "brick node3:/bricks/v: gone"
+    assert reported(usable(), degraded, LATER)[1] == ["StorageReady"]
+
+
+def test_too_many_bricks_offline_make_a_storage_not_ready() -> None:
+    down, events = reported(usable(offline=2))
+    assert (down.status["ready"], "BricksDown" in events) == ("False: BricksDown", True)
+    assert "node2:/bricks/v, node3:/bricks/v, so it takes no writes" in conditions(down)["Ready"]["message"]
+
+
+def test_the_capacity_is_that_of_the_smallest_brick_and_stays_while_one_is_silent() -> None:
+    small = replace(usable().bricks[2], total_bytes=5 * GIB)
+    whole = replace(usable(), bricks=(*usable().bricks[:2], small))
+    after, _ = reported(whole)
+    assert after.status["capacity"] == "5Gi"
+    assert reported(usable(offline=1), after)[0].status["capacity"] == "5Gi"
+    assert reported(usable(offline=1))[0].status["capacity"] == "8Gi"
+
+
+def test_what_is_promised_is_shown_beside_what_there_is() -> None:
+    actions = report(resource(), usable(), now=NOW, provisioned=Provisioned(pvs=3, total_bytes=6 * GIB))
+    (status,) = (action.status for action in actions if isinstance(action, PatchStatus))
+    assert (status["pvs"], status["provisioned"], status["overcommit"]) == (3, "6Gi", "0.75")
+
+
+def test_while_no_glusterd_answers_nobody_knows_which_bricks_are_online() -> None:
+    good, _ = reported(usable())
+    out, _ = reported(Problem(reason=Reason.HOST_UNREACHABLE, details="x"), good)
+    assert out.status["bricksOnline"] == "?/3"
+    assert "online" not in out.status["bricks"][0]
 
 
 def test_what_is_wrong_with_ready_alone_leaves_the_other_conditions() -> None:
