@@ -2,7 +2,6 @@
  * and nothing between them. Arguments: a brick whose records are r0, r1, …; how many; the first project id.
  * Prints microseconds. See benchmarks/guest_crawl.py. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/dqblk_xfs.h>
 #include <linux/fs.h>
@@ -13,7 +12,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -43,18 +41,6 @@ static int quota(int fd, int command, unsigned id, struct fs_disk_quota *row)
     return syscall(SYS_quotactl_fd, fd, QCMD(command, PRJQUOTA), id, row);
 }
 
-static void sweep(int top)
-{
-    struct stat seen;
-    must(fstat(top, &seen) == 0, "fstat");
-    DIR *directory = fdopendir(fcntl(top, F_DUPFD_CLOEXEC, 0));
-    must(directory != NULL, "fdopendir");
-    while (readdir(directory))
-        ;
-    rewinddir(directory);
-    closedir(directory);
-}
-
 static void tag(int fd, unsigned id)
 {
     struct fsxattr attributes;
@@ -64,17 +50,12 @@ static void tag(int fd, unsigned id)
     must(ioctl(fd, FS_IOC_FSSETXATTR, &attributes) == 0, "FSSETXATTR");
 }
 
-static void settle(const char *brick, int number, unsigned id)
+static void settle(int root, int number, unsigned id)
 {
     char path[64], value[128];
     struct stat seen;
-    struct statvfs space;
     struct fsxattr attributes;
     struct fs_disk_quota row;
-    int root = open(brick, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    must(root >= 0 && fstatat(root, ".glusterfs", &seen, AT_SYMLINK_NOFOLLOW) == 0, brick);
-    fstat(root, &seen);
-    fstatvfs(root, &space);
     snprintf(path, sizeof path, "info/quota/r%d", number);
     int record = beneath(root, path);
     must(fgetxattr(record, "user.kadalu.record", value, sizeof value) > 0, "getxattr");
@@ -84,10 +65,9 @@ static void settle(const char *brick, int number, unsigned id)
     must(ioctl(top, FS_IOC_FSGETXATTR, &attributes) == 0, "FSGETXATTR");
     fstat(top, &seen);
     quota(top, Q_XGETQUOTA, id, &row); /* is the id free? */
-    sweep(top);                        /* files; without directories in it there is no second sweep before the tag */
-    fstat(top, &seen);
+    fstat(top, &seen);                 /* is it empty? */
     tag(top, id);
-    sweep(top); /* what came meanwhile */
+    fstat(top, &seen); /* did anything come meanwhile? */
     memset(&row, 0, sizeof row);
     row.d_version = FS_DQUOT_VERSION;
     row.d_flags = FS_PROJ_QUOTA;
@@ -98,7 +78,6 @@ static void settle(const char *brick, int number, unsigned id)
     must(ioctl(top, FS_IOC_FSGETXATTR, &attributes) == 0, "FSGETXATTR");
     must(quota(top, Q_XGETQUOTA, id, &row) == 0 && row.d_blk_hardlimit == LIMIT_BLOCKS, "XGETQUOTA");
     close(top);
-    close(root);
 }
 
 int main(int count, char **arguments)
@@ -106,9 +85,11 @@ int main(int count, char **arguments)
     struct timespec began, ended;
     must(count == 4, "three arguments");
     unsigned first = strtoul(arguments[3], NULL, 10);
+    int root = open(arguments[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    must(root >= 0, arguments[1]);
     clock_gettime(CLOCK_MONOTONIC, &began);
     for (int number = 0; number < atoi(arguments[2]); number++)
-        settle(arguments[1], number, first + number);
+        settle(root, number, first + number);
     clock_gettime(CLOCK_MONOTONIC, &ended);
     printf("%ld\n", (ended.tv_sec - began.tv_sec) * 1000000 + (ended.tv_nsec - began.tv_nsec) / 1000);
     return 0;

@@ -57,6 +57,9 @@ def _safe(fields: dict[str, object]) -> dict[str, object]:
 
 def configure(level: str = "INFO") -> None:
     """Sends every logger of this process to stderr as JSON lines. Called once, by each program's main."""
+    # what the lines do not show is not collected (Python's logging HOWTO, "Optimization")
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     root = logging.getLogger()

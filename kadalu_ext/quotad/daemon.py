@@ -7,6 +7,7 @@ no other. Nothing here touches a brick.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -31,6 +32,9 @@ SETTLE_S: Final = 0.1
 """How long glusterd's files, or the mounts, are left to settle after one of them changed: it is rarely one."""
 HANG_S: Final = 10.0
 """A slice of work that takes longer hangs."""
+LOOK_AGAIN_S: Final = 1.0
+"""How long after something happened there may be more that nobody tells (worker.TELL_S), and how often it is passed
+on to systemd."""
 STOP_S: Final = 2.0
 """How long a worker is waited for at the end."""
 
@@ -67,8 +71,9 @@ class Daemon:
         self._ready = False
         self._stopping = False
         self._reloading = False
-        self._told = (False, "")
+        self._told_ready = False
         self._told_at = 0.0
+        self._look_again_at = math.inf
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -191,12 +196,12 @@ class Daemon:
 
     def _idle_s(self) -> float:
         now = time.monotonic()
-        due = self._survey_due
+        due = min(self._survey_due, self._look_again_at)
         if self._notifier.watchdog_s is not None:
             due = min(due, self._told_at + self._notifier.watchdog_s / 2)
         if self._threads:
             if any(worker.busy for worker in self._workers.values()):
-                due = min(due, now + 1.0)  # to see one that hangs, and to tell how far it is
+                due = min(due, now + LOOK_AGAIN_S)  # to see one that hangs, and to tell how far it is
         else:
             waits = [idle_s for worker in self._workers.values() if (idle_s := worker.idle_s()) is not None]
             due = min([due, *(now + idle_s for idle_s in waits)])
@@ -213,6 +218,7 @@ class Daemon:
         for fd, _ in poll.poll(seconds * 1000):
             if fd == self._wake:
                 os.read(self._wake, 4096)
+                self._look_again_at = time.monotonic() + LOOK_AGAIN_S
             elif fd == self._mounts and self._find_places() != self._places:
                 self._survey_due = min(self._survey_due, time.monotonic() + SETTLE_S)
 
@@ -285,14 +291,17 @@ class Daemon:
     # --- telling systemd ---
 
     def _tell(self) -> None:
-        now, news = time.monotonic(), (self._ready, self._status())
-        pause = min(1.0, (self._notifier.watchdog_s or 2.0) / 2)
-        if news == self._told and now - self._told_at < pause:
+        now, ready = time.monotonic(), self._ready
+        pause = min(LOOK_AGAIN_S, (self._notifier.watchdog_s or math.inf) / 2)
+        if self._look_again_at <= now:
+            self._look_again_at = math.inf
+        if ready == self._told_ready and now < self._told_at + pause:
+            self._look_again_at = min(self._look_again_at, self._told_at + pause)
             return
         # until then systemd counts how long the start takes; a first crawl takes as long as there are PVs
-        start = "READY=1" if self._ready else "EXTEND_TIMEOUT_USEC=30000000"
-        self._notifier.send(f"STATUS={news[1]}", *(["WATCHDOG=1"] if self._progresses(now) else []), start)
-        self._told, self._told_at = news, now
+        start = "READY=1" if ready else "EXTEND_TIMEOUT_USEC=30000000"
+        self._notifier.send(f"STATUS={self._status()}", *(["WATCHDOG=1"] if self._progresses(now) else []), start)
+        self._told_ready, self._told_at = ready, now
 
     def _progresses(self, now: float) -> bool:
         """Whether every worker does. One that the kernel holds no kill would help, and its neighbours would pay."""

@@ -25,7 +25,7 @@ from kadalu_ext.quotad.plan import (
     State,
     Tag,
 )
-from kadalu_ext.quotad.scan import OpenBrick
+from kadalu_ext.quotad.scan import BricksAtHand, OpenBrick
 from kadalu_ext.quotad.tree import mend_tree, tag_tree
 from kadalu_ext.quotad.xfs import FileSystems
 from kadalu_ext.record import RECORDS_DIR, QuotaRecord
@@ -50,7 +50,7 @@ class Enforcer:
     """The one that changes anything on bricks."""
 
     def __init__(self, systems: FileSystems) -> None:
-        self._systems = systems
+        self._at_hand = BricksAtHand(systems)
         self._claims: dict[int, Claims] = {}
         self._next: dict[int, ProjectId] = {}
         self._swept: dict[int, dict[ProjectId, Limits]] = {}
@@ -65,7 +65,7 @@ class Enforcer:
         It has its project before the first step ends. Raises: QuotaError if the brick cannot be opened, or has no
         project ids left.
         """
-        with scan.open_brick(brick, self._systems, check=False) as opened:
+        with self._at_hand.borrow(brick) as opened:
             path = ""
             try:
                 record = scan.read_record(opened.root, name)
@@ -82,6 +82,10 @@ class Enforcer:
                 return Outcome(state=State.INVALID, reason=str(error))
             except OSError as error:
                 return Outcome(state=State.FAILED, reason=scan.reason(error))
+
+    def let_go(self) -> None:
+        """Ends a slice of work: nothing stays open but what somebody is in the middle of."""
+        self._at_hand.let_go()
 
     def sweep(self, opened: OpenBrick) -> None:
         """Reads the limits of all our projects on this file system at once, for `find_enforced`; once until

@@ -22,6 +22,11 @@ the crawl."""
 DEEP_S: Final = 0.5
 """For how long after a crawl trees are looked through whose top is as it should be; one that is begun is ended."""
 
+FEW: Final = 4
+"""So many PVs that are enforced at a time get a line of the journal each; more share one."""
+NAMES_A_LINE: Final = 100
+"""The journal breaks lines beyond 48 KiB (LineMax= in journald.conf(5)); a name has up to 200 bytes."""
+
 _TRY_AGAIN: Final = frozenset({State.WAITING, State.UNENFORCED, State.FAILED})
 _log: Final = Logger(__name__)
 
@@ -48,6 +53,7 @@ class Records:
         self._jobs: dict[Owner, Settling] = {}
         self._again: set[Owner] = set()
         self._retries: dict[Owner, _Retry] = {}
+        self._enforced: list[tuple[Owner, Outcome]] = []
         self._deep_turn: list[Owner] = []
         self._deep_at: Owner | None = None
 
@@ -163,9 +169,28 @@ class Records:
         if outcome is None:
             _log.info("record gone, limit lifted", brick=owner.brick, pv=owner.pv)
             return
-        fine = outcome.state in (State.ENFORCED, State.WAITING)
-        # at a start most PVs are found as they should be: that is not worth a line each
-        say = _log.warning if not fine else _log.info if outcome.acted else _log.debug
+        if outcome.state is State.ENFORCED and outcome.acted:
+            self._enforced.append((owner, outcome))
+        else:
+            # at a start most PVs are found as they should be: that is not worth a line
+            self._say(owner, outcome, _log.debug if outcome.state in (State.ENFORCED, State.WAITING) else _log.warning)
+
+    def report(self) -> None:
+        """Tells the journal what was enforced since the last time."""
+        enforced, self._enforced = self._enforced, []
+        if len(enforced) <= FEW:
+            for owner, outcome in enforced:
+                self._say(owner, outcome, _log.info)
+            return
+        bricks: dict[str, list[str]] = {}
+        for owner, _ in enforced:
+            bricks.setdefault(owner.brick, []).append(owner.pv)
+        for brick, pvs in bricks.items():
+            for start in range(0, len(pvs), NAMES_A_LINE):
+                some = pvs[start : start + NAMES_A_LINE]
+                _log.info("records settled", brick=brick, state=State.ENFORCED, count=len(some), pvs=some)
+
+    def _say(self, owner: Owner, outcome: Outcome, say: Callable[..., None]) -> None:
         say(
             "record settled", brick=owner.brick, pv=owner.pv, state=outcome.state, reason=outcome.reason,
             project_id=outcome.project_id, limit_bytes=outcome.limit_bytes,

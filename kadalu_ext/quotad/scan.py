@@ -3,7 +3,7 @@
 Names, paths and values on a brick come from whoever can write to the volume. So nothing is followed: a path is opened
 by openat2(2), beneath the directory before it, through no symlink and no mount, and what must be a directory with
 O_DIRECTORY. No file of a brick is ever read, only directories and one xattr. Nothing stays open longer than it is
-worked on, so that a brick's file system can be unmounted while kadalu-quotad runs.
+worked on, or than a slice of work lasts, so that a brick's file system can be unmounted while kadalu-quotad runs.
 """
 
 from __future__ import annotations
@@ -85,6 +85,46 @@ def open_brick(brick: Brick, systems: FileSystems, *, check: bool) -> Iterator[O
         except OSError as error:
             raise QuotaError(f"{brick.path}: {reason(error)}") from error
         yield OpenBrick(brick=brick, root=root, device=device, block_bytes=block_bytes, table=systems.table(root))
+
+
+class BricksAtHand:
+    """Bricks that are opened once for all that is done on them until `let_go`: it takes five system calls, a third of
+    all that a record needs. Not for threads."""
+
+    def __init__(self, systems: FileSystems) -> None:
+        self._systems = systems
+        self._at_hand: dict[str, _AtHand] = {}
+
+    @contextmanager
+    def borrow(self, brick: Brick) -> Iterator[OpenBrick]:
+        """The brick, open to the end of the block, also if that is later than `let_go`. Raises: QuotaError as
+        `open_brick`, of which it checks no more."""
+        kept = self._at_hand.get(brick.path)
+        if kept is None:
+            with ExitStack() as stack:
+                opened = stack.enter_context(open_brick(brick, self._systems, check=False))
+                kept = self._at_hand[brick.path] = _AtHand(opened, stack.pop_all())
+        kept.borrowers += 1
+        try:
+            yield kept.opened
+        finally:
+            kept.borrowers -= 1
+            if not kept.borrowers and self._at_hand.get(brick.path) is not kept:
+                kept.stack.close()
+
+    def let_go(self) -> None:
+        """Closes them, but for what is borrowed: that is closed when it comes back."""
+        all_of_them, self._at_hand = self._at_hand, {}
+        for kept in all_of_them.values():
+            if not kept.borrowers:
+                kept.stack.close()
+
+
+@dataclass
+class _AtHand:
+    opened: OpenBrick
+    stack: ExitStack
+    borrowers: int = 0
 
 
 @contextmanager

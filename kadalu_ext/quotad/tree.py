@@ -29,6 +29,9 @@ MAX_SWEEPS: Final = 16
 
 _NO_SUBDIRECTORIES: Final = 2
 """A directory's link count on XFS: its name, its own dot, and a dot-dot for each directory in it."""
+_EMPTY_BYTES: Final = frozenset({6, 10})
+"""st_size of an XFS directory with nothing in it: two counts and its parent's inode number, in 4 bytes or 8; with one
+entry it is 15 at least (fs/xfs/libxfs/xfs_da_format.h, struct xfs_dir2_sf_hdr)."""
 _IDENTIFY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -39,12 +42,13 @@ def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
 
     Left in the middle, it is begun again: inodes that have the tag cost a look. Raises: OSError naming the entry.
     """
-    # files, then directories
-    for _ in _sweep(table, top, tag, files=True, directories=False):
-        yield
-    if os.fstat(top).st_nlink != _NO_SUBDIRECTORIES:
-        for _ in _sweep(table, top, tag, files=False, directories=True):
+    # files, then directories; a new PV has neither
+    if not _is_empty(top):
+        for _ in _sweep(table, top, tag, files=True, directories=False):
             yield
+        if os.fstat(top).st_nlink != _NO_SUBDIRECTORIES:
+            for _ in _sweep(table, top, tag, files=False, directories=True):
+                yield
     table.set_tag(top, tag)
     yield from mend_tree(table, top, tag)
 
@@ -56,6 +60,8 @@ def mend_tree(table: QuotaTable, top: int, tag: Tag) -> Generator[None, None, in
     Raises: OSError naming the entry.
     """
     total = 0
+    if _is_empty(top):
+        return total
     for _ in range(MAX_SWEEPS):
         changes = 0
         for changed in _sweep(table, top, tag, files=True, directories=True):
@@ -132,6 +138,11 @@ def _tag_file(table: QuotaTable, name: str, parent: int, device: int, tag: Tag) 
         raise OSError(error.errno, f"{name!r}: {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def _is_empty(top: int) -> bool:
+    """Whether nothing is in it, as far as one look at it tells; a directory of which that cannot be told is swept."""
+    return os.fstat(top).st_size in _EMPTY_BYTES
 
 
 def _put(table: QuotaTable, fd: int, tag: Tag) -> bool:

@@ -29,6 +29,9 @@ from kadalu_ext.quotad.xfs import FileSystems
 SLICE_S: Final = 0.02
 """How long one cycle works before it looks for events again."""
 
+TELL_S: Final = 0.5
+"""How often it tells that something happened, but for what is waited for."""
+
 _END: Final = object()
 _log: Final = Logger(__name__)
 
@@ -45,19 +48,24 @@ class _Orders:
 class Worker:
     """Made and told what to do by one thread; run by that one (`run_cycle`) or by one of its own (`start`).
 
-    told: called, by whoever runs it, after each slice of work.
+    told: called, by whoever runs it, when everything was looked through, and every TELL_S while it has something to do.
+    What happens within that time after a call is told by nobody: look again then.
     """
 
     def __init__(self, systems: FileSystems, *, longest_retry_s: float, told: Callable[[], None]) -> None:
         self._told = told
         self._watcher = Watcher()
-        enforcer = Enforcer(systems)
+        self._enforcer = Enforcer(systems)
         self._share = Share()
-        self._records = Records(self._share, enforcer, longest_retry_s=longest_retry_s)
-        self._crawler = Crawler(self._share, self._records, systems=systems, enforcer=enforcer, watcher=self._watcher)
+        self._records = Records(self._share, self._enforcer, longest_retry_s=longest_retry_s)
+        self._crawler = Crawler(
+            self._share, self._records, systems=systems, enforcer=self._enforcer, watcher=self._watcher
+        )
         self._crawl: Iterator[None] | None = None
         self._deep: Iterator[None] | None = None
         self._ready = False
+        self._told_at = 0.0
+        self._told_news = (False, False)
         self._crawl_again = False
         self._lock = threading.Lock()
         self._orders = _Orders()
@@ -95,6 +103,7 @@ class Worker:
                 return
         self._crawl = self._deep = None
         self._records.close()
+        self._enforcer.let_go()
         self._watcher.close()
         os.close(self._wake)
         os.close(self._waker)
@@ -202,8 +211,13 @@ class Worker:
         if self._crawl is None and self._crawl_again:
             self._crawl, self._crawl_again, self._crawling = self._crawler.steps(), False, self._taken
         self._work(now + SLICE_S)
+        self._enforcer.let_go()
+        self._records.report()
         self._began = None
-        self._told()
+        news = (self._ready, self.sees_all)
+        if news != self._told_news or now - self._told_at >= TELL_S:
+            self._told_news, self._told_at = news, now
+            self._told()
 
     def _take_orders(self) -> None:
         with self._lock:

@@ -528,3 +528,32 @@ def test_stop_ends_it_while_it_waits(host: FakeHost) -> None:
     run.daemon.stop()
     thread.join(60)  # of an hour until the next crawl
     assert not thread.is_alive()
+
+
+class CountingNotifier(Notifier):
+    def __init__(self) -> None:
+        super().__init__({})
+        self.sent: list[str] = []
+
+    def send(self, *states: str) -> None:
+        self.sent.append(states[0])
+
+
+@pytest.mark.parametrize("pause_s", [3600, 0.01])
+def test_systemd_is_not_told_of_every_record_but_of_the_last_in_the_end(
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch, pause_s: float
+) -> None:
+    monkeypatch.setattr(daemon, "LOOK_AGAIN_S", pause_s)
+    names = [f"pvc-{number}" for number in range(10)]
+    with running(host) as run:
+        run.daemon._notifier = notifier = CountingNotifier()
+        run.until(lambda: run.daemon.ready)
+        told = len(notifier.sent)
+        for name in names:
+            make_pv(root, name)
+            put_record(root, name)
+        run.until(lambda: all(run.enforces(root, name, 64 * MIB) for name in names))
+        if pause_s == 3600:
+            assert len(notifier.sent) == told
+        else:
+            run.until(lambda: notifier.sent[-1] == "STATUS=1 brick, 10 PVs enforced")

@@ -131,3 +131,22 @@ def test_what_the_kernel_says_of_a_disk_comes_with_what_to_do(code: int) -> None
     words, _, remedy = scan.reason(OSError(code, os.strerror(code))).partition(": ")
     assert words == os.strerror(code)
     assert remedy
+
+
+def test_a_brick_is_opened_once_a_slice_and_stays_open_for_who_is_not_done(tmp_path: Path) -> None:
+    (tmp_path / ".glusterfs").mkdir()
+    brick = Brick(volume="v", path=str(tmp_path), arbiter=False, data_bricks=1, choice=Choice.NAMED)
+    hand = scan.BricksAtHand(FakeXfs(tmp_path))
+    with hand.borrow(brick) as first:
+        with hand.borrow(brick) as second:
+            assert second.root == first.root
+        hand.let_go()
+        os.fstat(first.root)
+        with hand.borrow(brick) as later:
+            assert later.root != first.root
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(first.root)
+    os.fstat(later.root)
+    hand.let_go()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(later.root)

@@ -45,6 +45,14 @@ def untagged(table: FakeTable, top: Path) -> set[str]:
     return left
 
 
+def test_a_directory_whose_size_says_that_it_is_empty_is_tagged_without_a_look_into_it(
+    table: FakeTable, top: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "_EMPTY_BYTES", {os.fstat(top).st_size})
+    assert list(tag_tree(table, top, TAG)) == []
+    assert table.get_tag(top) == TAG
+
+
 def test_files_come_first_then_directories_from_the_bottom_then_the_top(
     tmp_path: Path, table: FakeTable, top: int
 ) -> None:
