@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import bench_crawl, bench_create, bench_enforce
+from benchmarks import bench_arrival, bench_crawl, bench_create, bench_enforce, bench_idle
 from benchmarks.figure import Figure, table
 from tests.testbed import deb, suite
 from tests.testbed.brickhosts import BrickHosts
@@ -25,7 +25,13 @@ def main() -> int:
     hosts.create_volume(VOLUME, "replica 3")
     suite.wait_built(sandbox.name, "project")
     deb.install(hosts, [VOLUME])
-    figures = [*bench_create.run(hosts, VOLUME), *bench_enforce.run(hosts, VOLUME), *bench_crawl.run(hosts)]
+    figures = [
+        *bench_create.run(hosts, VOLUME),
+        *bench_enforce.run(hosts, VOLUME),
+        *bench_arrival.run(hosts, VOLUME),
+        *bench_idle.run(hosts),
+        *bench_crawl.run(hosts),
+    ]
     print(table(figures))
     report = Path("build") / "bench.json"
     report.parent.mkdir(exist_ok=True)

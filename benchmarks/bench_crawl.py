@@ -6,9 +6,10 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figure import Figure
-from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.brickhosts import BrickHost, BrickHosts
 
 PVS = 10_000
 HERE = Path(__file__).parent
@@ -17,15 +18,7 @@ HERE = Path(__file__).parent
 def run(hosts: BrickHosts) -> list[Figure]:
     """Measured on the first brick host; its kadalu-quotad is stopped meanwhile."""
     host = hosts.hosts[0]
-    with tempfile.TemporaryDirectory() as directory:
-        program = Path(directory, "guest_crawl")
-        subprocess.run(["gcc", "-O2", "-static", "-Wall", "-o", program, HERE / "guest_crawl.c"], check=True)
-        host.put(program, "/tmp/guest_crawl")
-    host.put(HERE / "guest_crawl.py", "/tmp/guest_crawl.py")
-    host.run(["systemctl", "stop", "kadalu-quotad"])
-    command = ["python3", "-B", "/tmp/guest_crawl.py", "/bricks/bench-crawl", str(PVS), "/tmp/guest_crawl"]
-    seen = json.loads(host.run(command, timeout=1800).stdout)
-    host.run(["systemctl", "start", "kadalu-quotad"])
+    seen = on_guest(host, PVS)
     first, following = seen["fresh"]["first"], seen["fresh"]["next"]
     what = f"first crawl of {PVS:,} PVs"
     pairs = f"{PVS:,} pairs of xfs_quota ({seen['pairs']} run)"
@@ -39,6 +32,20 @@ def run(hosts: BrickHosts) -> list[Figure]:
             anchor="the same without a PV", anchor_value=seen["idle_rss_kib"] / 1024, goal="value <= 30 MiB",
         ),
     ]  # fmt: skip
+
+
+def on_guest(host: BrickHost, pvs: int, *more: str) -> Any:
+    """What guest_crawl.py says, while kadalu-quotad is stopped."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory, "guest_crawl")
+        subprocess.run(["gcc", "-O2", "-static", "-Wall", "-o", program, HERE / "guest_crawl.c"], check=True)
+        host.put(program, "/tmp/guest_crawl")
+    host.put(HERE / "guest_crawl.py", "/tmp/guest_crawl.py")
+    host.run(["systemctl", "stop", "kadalu-quotad"])
+    command = ["python3", "-B", "/tmp/guest_crawl.py", "/bricks/bench-crawl", str(pvs), "/tmp/guest_crawl", *more]
+    seen = json.loads(host.run(command, timeout=1800).stdout)
+    host.run(["systemctl", "start", "kadalu-quotad"])
+    return seen
 
 
 def _figure(name: str, value: float, anchor: str, anchor_value: float, goal: str) -> Figure:

@@ -50,7 +50,7 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
             controller.DeleteVolume(csi_pb2.DeleteVolumeRequest(volume_id=f"{storage.name}/{name}"), timeout=60)
 
         def bare_create(name: PvName) -> None:
-            _bare_create(bare, name)
+            make_pv(bare, name)
 
         def bare_delete(name: PvName) -> None:
             _bare_delete(bare, name)
@@ -97,7 +97,8 @@ def _ms(call: Call, name: PvName) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def _bare_create(volume: Volume, name: PvName) -> None:
+def make_pv(volume: Volume, name: PvName) -> None:
+    """A PV and its record, of SIZE_BYTES: all that CreateVolume cannot do without."""
     path, staged = pv_path(name), staged_record_path(name)
     bucket = os.path.dirname(path)
     for parent in (os.path.dirname(bucket), bucket):

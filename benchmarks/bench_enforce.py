@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks.bench_crawl import on_guest
 from benchmarks.figure import Figure
 from tests.testbed.brickhosts import BrickHosts
 
 RECORDS = 200
+BURST = 1000
+"""As in guest_enforce.py."""
 
 
 def run(hosts: BrickHosts, volume: str) -> list[Figure]:
@@ -18,14 +21,12 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
     output = host.run(["python3", "/tmp/guest_enforce.py", f"/bricks/{volume}", str(RECORDS)], timeout=600).stdout
     figures = json.loads(output)
     anchor = "two ioctls that tag a directory, bare"
+    in_c = on_guest(host, BURST, "--only-c") * 1000
+    what = f"{BURST:,} records renamed on the brick within {figures['renames']:.0f} ms"
     burst = Figure(
-        name="1,000 records at once, to enforced, p99",
-        value=figures["burst"][1],
-        unit="ms",
-        anchor="the 1,000 renames, bare",
-        anchor_value=figures["renames"],
-        goal="value <= 50 ms",
-    )
+        name=f"{what}, to enforced, p99", value=figures["burst"][1], unit="ms",
+        anchor=f"the same system calls for {BURST:,} in C", anchor_value=in_c, goal="value <= 50 ms",
+    )  # fmt: skip
     one_by_one = [
         Figure(
             name=f"record to enforced on a brick host, {what}",

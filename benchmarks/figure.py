@@ -28,6 +28,11 @@ class Figure:
         return {**asdict(self), "ratio": round(self.ratio, 3)}
 
 
+def percentile(values: Sequence[float], part: float) -> float:
+    """Of sorted `values`, the one below which `part` (0 to 1) of them are."""
+    return values[min(len(values) - 1, int(len(values) * part))]
+
+
 def table(figures: Sequence[Figure]) -> str:
     """One line a figure."""
     head = ("what", "value", "anchor", "its value", "ratio", "goal")

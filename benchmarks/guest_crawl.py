@@ -1,7 +1,8 @@
 """Runs on a brick host, with its own python3: crawls of many PVs, beside what anybody else would pay; JSON on stdout.
 
-Arguments: a directory on the bricks' file system; how many PVs; the static build of guest_crawl.c. kadalu-quotad must
-not run meanwhile: two of them would take the same project ids. Everything that is made is removed again.
+Arguments: a directory on the bricks' file system; how many PVs; the static build of guest_crawl.c; --only-c for nothing
+but its seconds. kadalu-quotad must not run meanwhile: two of them would take the same project ids. Everything that is
+made is removed again.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ def main() -> None:
         print(json.dumps(_crawls(sys.argv[2])))
         return
     base, count, program = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    if sys.argv[4:] == ["--only-c"]:
+        try:
+            print(json.dumps(_loop_in_c(base, count, program)))
+        finally:
+            shutil.rmtree(base, ignore_errors=True)
+        return
     figures: dict[str, Any] = {"pairs": PAIRS}
     mount_point = subprocess.check_output(["findmnt", "-no", "TARGET", "--target", base.parent], text=True).strip()
     try:
-        _populate(base / "c", count)
-        figures["c"] = int(subprocess.check_output([program, str(base / "c"), str(count), str(C_IDS)])) / 1e6
+        figures["c"] = _loop_in_c(base, count, program)
         shutil.rmtree(base / "c")
         _populate(base / "pairs", PAIRS)
         figures["pair"] = _pairs(base / "pairs", mount_point)
@@ -47,6 +53,11 @@ def main() -> None:
     finally:
         shutil.rmtree(base, ignore_errors=True)
     print(json.dumps(figures))
+
+
+def _loop_in_c(base: Path, count: int, program: str) -> float:
+    _populate(base / "c", count)
+    return int(subprocess.check_output([program, str(base / "c"), str(count), str(C_IDS)])) / 1e6
 
 
 def _child(glusterd: Path) -> dict[str, float]:
