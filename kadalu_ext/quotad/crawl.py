@@ -10,7 +10,7 @@ from typing import Final
 
 from kadalu_ext.errors import QuotaError
 from kadalu_ext.log import Logger
-from kadalu_ext.quotad import scan
+from kadalu_ext.quotad import heal, scan
 from kadalu_ext.quotad.bricks import Brick, Choice
 from kadalu_ext.quotad.enforce import Enforcer
 from kadalu_ext.quotad.plan import Owner, State
@@ -85,6 +85,7 @@ class Crawler:
                 known = [] if lost else self._enforcer.known(opened)
                 if served:
                     self._enforcer.sweep(opened)
+                    self._share.heal_pending[brick.path] = heal.count(opened.root)
                 else:
                     self._enforcer.keep(opened, names)
         except (QuotaError, OSError) as error:

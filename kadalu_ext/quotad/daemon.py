@@ -172,6 +172,14 @@ class Daemon:
         return dict(self._hung)
 
     @property
+    def heal_pending(self) -> dict[str, int]:
+        """How many files and directories waited for self-heal at the last crawl, by brick; heal.MAX_ENTRIES stands for
+        more as well."""
+        hung = self._hung
+        found = {path: count for worker in self._workers.copy().values() for path, count in worker.heal_pending.items()}
+        return {path: count for path, count in found.items() if path not in hung}
+
+    @property
     def bricks(self) -> tuple[Brick, ...]:
         """The bricks that are looked after, refused ones among them."""
         in_use = {path for worker in self._workers.copy().values() for path in worker.in_use}

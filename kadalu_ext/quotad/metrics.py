@@ -20,7 +20,9 @@ from kadalu_ext.quotad import scan
 from kadalu_ext.quotad.bricks import Brick
 from kadalu_ext.quotad.config import Config, split_address
 from kadalu_ext.quotad.enforce import Outcome
+from kadalu_ext.quotad.heal import MAX_ENTRIES
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, LAST_PROJECT_ID, Owner, Project, ProjectId, State
+from kadalu_ext.quotad.status import is_full
 from kadalu_ext.quotad.xfs import FileSystems
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class Source(Protocol):
     @property
     def refused(self) -> dict[str, str]: ...
     @property
+    def heal_pending(self) -> dict[str, int]: ...
+    @property
     def problems(self) -> tuple[str, ...]: ...
 
 
@@ -60,6 +64,11 @@ def _render(source: Source, systems: FileSystems) -> Iterator[str]:
         "Whether nothing on the brick can be enforced.",
         [(labels, int(path in refused)) for path, labels in where.items()],
     )
+    yield from _metric(
+        "brick_heal_pending",
+        f"Files and directories that waited for self-heal at the last crawl; {MAX_ENTRIES} are that many or more.",
+        [(where[path], count) for path, count in sorted(source.heal_pending.items()) if path in where],
+    )
     states = Counter((owner.brick, outcome.state) for owner, outcome in outcomes.items())
     counts = [
         ({**labels, "state": state.value}, states[path, state]) for path, labels in where.items() for state in State
@@ -75,6 +84,8 @@ def _render(source: Source, systems: FileSystems) -> Iterator[str]:
     limits = [(labels, row.limits.bhard_bytes) for labels, row in pvs if row.limits.bhard_bytes]
     yield from _metric("pv_used_bytes", "What the PV holds on the brick.", used)
     yield from _metric("pv_limit_bytes", "What the kernel lets the PV hold on the brick.", limits)
+    full = [(labels, 1) for labels, row in pvs if is_full(row)]
+    yield from _metric("pv_full", "Present for a PV that is at its limit on the brick.", full)
 
 
 def _rows(brick: Brick, systems: FileSystems) -> Mapping[ProjectId, Project]:

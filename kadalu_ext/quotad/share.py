@@ -9,7 +9,7 @@ _log = Logger(__name__)
 
 
 class Share:
-    """One worker's bricks. Changed by the worker alone; `refused` and `in_use` may be copied by anybody."""
+    """One worker's bricks. Changed by the worker alone; what it has by path may be copied by anybody."""
 
     def __init__(self) -> None:
         self.all: tuple[Brick, ...] = ()
@@ -17,6 +17,8 @@ class Share:
         """By path, and why nothing on it is enforced."""
         self.in_use: set[str] = set()
         """Paths; a brick that nobody named is nobody's as long as it holds no records."""
+        self.heal_pending: dict[str, int] = {}
+        """By path, how much waited for self-heal on it at the last crawl."""
         self._served: dict[str, Brick] = {}
 
     def adopt(self, bricks: tuple[Brick, ...]) -> None:
@@ -24,8 +26,9 @@ class Share:
         self.all = bricks
         self._served = {brick.path: brick for brick in bricks if brick.choice is not Choice.LEFT_OUT}
         self.in_use &= set(self._served)
-        for path in set(self.refused) - set(self._served):
-            del self.refused[path]
+        for known in (self.refused, self.heal_pending):
+            for path in known.keys() - self._served.keys():
+                del known[path]
 
     def serves(self, path: str) -> bool:
         """Whether records of the brick at `path` are to be obeyed, if it can be."""
@@ -49,6 +52,7 @@ class Share:
         if self.refused.get(brick.path) != reason:
             _log.error("brick refused", brick=brick.path, volume=brick.volume, reason=reason)
         self.refused[brick.path] = reason
+        self.heal_pending.pop(brick.path, None)
         return True
 
     def accept(self, brick: Brick) -> None:

@@ -170,6 +170,10 @@ class Worker:
     def refused(self) -> dict[str, str]:
         return self._share.refused.copy()
 
+    @property
+    def heal_pending(self) -> dict[str, int]:
+        return self._share.heal_pending.copy()
+
     def _order(self, orders: _Orders) -> None:
         with self._lock:
             waiting = self._orders

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.quotad import metrics
+from kadalu_ext.quotad import heal, metrics
 from kadalu_ext.quotad.config import Config
 from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.metrics import Exporter
+from kadalu_ext.quotad.plan import FIRST_PROJECT_ID
 from kadalu_ext.quotad.systemd import Notifier
 from tests.testbed.progress import wait_until
 from tests.unit.quotad.fakes import FakeHost, make_pv, put_record
@@ -54,6 +55,22 @@ def test_states_come_from_the_daemon_and_bytes_from_the_kernel(daemon: Daemon, h
     assert f"kadalu_quotad_brick_refused{{{where}}} 0\n" in text
     line = re.compile(r'(# (HELP|TYPE) .*|[a-z_]+(\{([a-z]+="([^"\\\n]|\\["\\n])*",?)+\})? \d+)')
     assert all(line.fullmatch(shown) for shown in text.splitlines())
+
+
+def test_a_full_pv_and_what_waits_for_heal_on_its_brick_are_metrics(host: FakeHost) -> None:
+    root = host.add_volume("v")
+    make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
+    for index, name in zip(heal.INDICES, ("00000000-0000-4000-8000-00000000000a", "xattrop-not-a-gfid"), strict=True):
+        (root / index).mkdir(parents=True)
+        (root / index / name).touch()
+    with closing(Daemon(Config(glusterd_dir=str(host.glusterd)), systems=host.xfs, notifier=Notifier({}))) as daemon:
+        cycle_until_ready(daemon)
+        where = f'volume="v",brick="{root}"'
+        assert f"kadalu_quotad_brick_heal_pending{{{where}}} 1\n" in metrics.render(daemon, host.xfs)
+        assert "kadalu_quotad_pv_full{" not in metrics.render(daemon, host.xfs)
+        host.xfs.projects.used_bytes[FIRST_PROJECT_ID] = 64 << 20
+        assert f'kadalu_quotad_pv_full{{{where},pv="pvc-1"}} 1\n' in metrics.render(daemon, host.xfs)
 
 
 def test_a_refused_brick_is_a_metric(daemon: Daemon, host: FakeHost) -> None:
