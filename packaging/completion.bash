@@ -11,7 +11,7 @@ _kadalu_quotad() {
             mapfile -t COMPREPLY < <(compgen -W 'DEBUG INFO WARNING ERROR' -- "$current")
             return
             ;;
-        --crawl-interval) return ;;
+        --crawl-interval | --volume | --brick) return ;;
     esac
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
@@ -24,6 +24,8 @@ _kadalu_quotad() {
         run) words="$words --crawl-interval --log-level" ;;
         once) words="$words --json --dry-run" ;;
         config) ;;
+        status) words="$words --json --volume --brick --troubled" ;;
+        report | check) words="$words --json --volume --brick" ;;
         *) words="$words --json" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")

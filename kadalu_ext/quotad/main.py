@@ -57,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    common, looking = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    common, looking, some = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     looking.add_argument("--json", action="store_true", help="one JSON object, sizes in bytes")
+    some.add_argument("--volume", action="append", metavar="NAME", help="only this volume's bricks; may be repeated")
+    some.add_argument("--brick", action="append", metavar="PATH", help="only this brick; may be repeated")
     common.add_argument("--config", metavar="FILE", help=f"the configuration (default: {config.CONFIG_FILE})")
     common.add_argument("--glusterd-dir", metavar="DIR", help="whatever the configuration says")
     run = commands.add_parser("run", parents=[common], help="the daemon; systemd starts it")
@@ -69,23 +71,24 @@ def _parser() -> argparse.ArgumentParser:
         help="look through everything again after this long, whatever the configuration says",
     )
     run.add_argument("--log-level", choices=config.LOG_LEVELS, help="whatever the configuration says")
-    commands.add_parser(
+    table = commands.add_parser(
         "status",
-        parents=[common, looking],
+        parents=[common, looking, some],
         help="what is enforced on this host, and what is not and why",
         description="Asks the kernel about every record, whether the daemon runs or not. Exit status: 0 if all are "
         "enforced and the daemon runs, 1 if not, 2 if it could not look.",
     )
+    table.add_argument("--troubled", action="store_true", help="only PVs that are not enforced, or full")
     commands.add_parser(
         "report",
-        parents=[common, looking],
+        parents=[common, looking, some],
         help="the same in a row a volume",
         description="SIZES is what the records of the volume's PVs ask for, USED what they hold on the brick of this "
         "host that holds most. Exit status: as of status.",
     )
     commands.add_parser(
         "check",
-        parents=[common, looking],
+        parents=[common, looking, some],
         help="one line for monitoring",
         description="Exit status, as Nagios and Icinga take it: 0 OK; 1 WARNING: a PV is full, or its directory is not "
         "there yet; 2 CRITICAL: a size is not enforced, or the daemon does not run; 3 UNKNOWN: it could not look.",
@@ -181,28 +184,44 @@ def _config(_: argparse.Namespace, chosen: Config) -> int:
     return OK
 
 
-def _look(chosen: Config) -> status.Report:
+def _look(chosen: Config, options: argparse.Namespace) -> status.Report:
     running, hung = _daemon()
     with Bar(sys.stderr) as bar:
-        report = status.look(chosen.glusterd_dir, Xfs(), daemon_running=running, hung=hung, progress=bar)
+        report = status.look(
+            chosen.glusterd_dir,
+            Xfs(),
+            daemon_running=running,
+            hung=hung,
+            volumes=options.volume or (),
+            paths=options.brick or (),
+            progress=bar,
+        )
+    chosen_some = [*(options.volume or ()), *(options.brick or ())]
+    if chosen_some and not report.bricks:
+        raise InvalidInputError(
+            f"no brick of kadalu-quotad's on this host is of {' or '.join(chosen_some)}: kadalu-quotad status has them"
+        )
     doubts = told.doubts(RUN_DIR, report) if report.daemon_running else ()
     return replace(report, problems=report.problems + doubts)
 
 
 def _status(options: argparse.Namespace, chosen: Config) -> int:
-    report = _look(chosen)
-    sys.stdout.write(show.to_json(report) + "\n" if options.json else show.render(report))
+    report = _look(chosen, options)
+    if options.json:
+        print(show.to_json(show.only_troubled(report) if options.troubled else report))
+    else:
+        sys.stdout.write(show.render(report, troubled=options.troubled))
     return OK if report.all_enforced and report.daemon_running else LOOK
 
 
 def _report(options: argparse.Namespace, chosen: Config) -> int:
-    report = _look(chosen)
+    report = _look(chosen, options)
     sys.stdout.write(show.volumes_to_json(report) + "\n" if options.json else show.render_volumes(report))
     return OK if report.all_enforced and report.daemon_running else LOOK
 
 
 def _check(options: argparse.Namespace, chosen: Config) -> int:
-    check = show.check(_look(chosen))
+    check = show.check(_look(chosen, options))
     print(check.to_json() if options.json else check.line())
     return check.level
 

@@ -210,7 +210,10 @@ def read_record(root: int, name: str) -> QuotaRecord | None:
         raise RecordError(f"record {name}: {error.strerror}") from error
     except OSError as error:
         if error.errno == errno.ENODATA:
-            raise RecordError(f"record {name}: has no xattr {RECORD_XATTR}; remove it through the volume") from error
+            raise RecordError(
+                f"record {name}: has no xattr {RECORD_XATTR} (yet): self-heal brings it if it is on other bricks, "
+                "which gluster volume heal VOLUME info tells; if it is on none, remove it through the volume"
+            ) from error
         raise
 
 

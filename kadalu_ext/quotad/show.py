@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -15,6 +15,7 @@ from kadalu_ext.units import format_bytes
 
 NOT_RUNNING: Final = "kadalu-quotad is not running, so new PVs are not enforced: systemctl start kadalu-quotad"
 NO_BRICK: Final = "no brick of this host is kadalu-quotad's: name its volume in kadalustorage.info"
+MAKE_ROOM: Final = "expand its claim, or delete something in it"
 
 
 # --- status: a table a brick ---
@@ -27,23 +28,36 @@ def to_json(report: Report) -> str:
     return json.dumps(fields, indent=2)
 
 
-def render(report: Report) -> str:
-    """The report for people: a table a brick."""
-    return "\n".join(_render(report)) + "\n"
+def render(report: Report, *, troubled: bool = False) -> str:
+    """The report for people: a table a brick. troubled: of PVs only those that somebody should look at."""
+    return "\n".join(_render(report, troubled)) + "\n"
 
 
-def _render(report: Report) -> Iterator[str]:
+def only_troubled(report: Report) -> Report:
+    """The report without the PVs that are as they should be."""
+    return replace(
+        report, bricks=tuple(replace(brick, pvs=tuple(filter(_is_troubled, brick.pvs))) for brick in report.bricks)
+    )
+
+
+def _is_troubled(pv: PvStatus) -> bool:
+    return pv.state is not State.ENFORCED or pv.full
+
+
+def _render(report: Report, troubled: bool) -> Iterator[str]:
     for problem in report.problems:
         yield f"PROBLEM: {printable(problem)}"
     for brick in report.bricks:
         enforced = sum(pv.state is State.ENFORCED for pv in brick.pvs)
         kind = ", arbiter: no data, no block limits" if brick.arbiter else ""
         what = f"volume {printable(brick.volume)}, brick {printable(brick.path)}{kind}"
-        yield f"{what}: {enforced} of {len(brick.pvs)} enforced"
+        heal = f", {healing(brick)}" if brick.heal_pending else ""
+        yield f"{what}: {enforced} of {len(brick.pvs)} enforced{heal}"
         if brick.refused:
             yield f"  REFUSED: {printable(brick.refused)}"
-        if brick.pvs:
-            yield from ("  " + line for line in _pv_table(brick.pvs))
+        pvs = tuple(filter(_is_troubled, brick.pvs)) if troubled else brick.pvs
+        if pvs:
+            yield from ("  " + line for line in _pv_table(pvs))
         yield ""
     if not report.bricks:
         yield NO_BRICK
@@ -65,9 +79,20 @@ def full(pv: PvStatus) -> str:
     """What is said of a PV at its limit, with the remedy; '' of others."""
     if not pv.full:
         return ""
+    return f"full{', ' if pv.heal_pending else ''}{_waits(pv)}: {MAKE_ROOM}"
+
+
+def _waits(pv: PvStatus) -> str:
     # at the limit bricks refuse one by one, and what only some of them took cannot be healed before there is room
-    waits = f", {count(pv.heal_pending, 'of its files waits', 'of its files wait')} for heal on this brick"
-    return f"full{waits if pv.heal_pending else ''}: expand its claim, or delete something in it"
+    least = "" if pv.heal_whole else "at least "
+    files = count(pv.heal_pending, "of its files waits", "of its files wait")
+    return f"{least}{files} for heal on this brick" if pv.heal_pending else ""
+
+
+def healing(brick: BrickStatus) -> str:
+    """How much waits for self-heal on a brick, whosever it is."""
+    least = "" if brick.heal_whole else "at least "
+    return f"{least}{count(brick.heal_pending, 'entry waits', 'entries wait')} for heal"
 
 
 # --- check: one line for monitoring ---
@@ -118,7 +143,7 @@ def check(report: Report) -> Check:
     warning = [
         "" if report.bricks else NO_BRICK,
         f"{count(len(waiting), 'PV')} waiting: {_which(*waiting[0])}: {waiting[0][1].reason}" if waiting else "",
-        f"{count(len(full), 'PV')} full: {_which(*full[0])}: expand it, or delete something in it" if full else "",
+        f"{count(len(full), 'PV')} full: {_full(*full[0])}" if full else "",
     ]
     enforced = sum(pv.state is State.ENFORCED for _, pv in pvs)
     level = Level.CRITICAL if any(critical) else Level.WARNING if any(warning) else Level.OK
@@ -133,6 +158,10 @@ def check(report: Report) -> Check:
     )  # fmt: skip
 
 
+def _full(brick: BrickStatus, pv: PvStatus) -> str:
+    return ": ".join(filter(None, [_which(brick, pv), _waits(pv), MAKE_ROOM]))
+
+
 def _which(brick: BrickStatus, pv: PvStatus) -> str:
     return f"{pv.pv} on {brick.path}"
 
@@ -144,7 +173,8 @@ def _which(brick: BrickStatus, pv: PvStatus) -> str:
 class VolumeReport:
     """A volume, as far as this host's bricks go. A PV counts once, however many of the bricks have it.
 
-    size_bytes: what the PVs' records ask for together; used_bytes: on the brick of this host that holds most.
+    size_bytes: what the PVs' records ask for together; used_bytes: on the brick of this host that holds
+    most; heal_pending: what waits for self-heal on the brick where most does.
     """
 
     volume: str
@@ -155,6 +185,7 @@ class VolumeReport:
     full: int
     size_bytes: int
     used_bytes: int
+    heal_pending: int
 
 
 def volumes(report: Report) -> tuple[VolumeReport, ...]:
@@ -179,6 +210,7 @@ def _volume(name: str, bricks: Sequence[BrickStatus]) -> VolumeReport:
         full=sum(any(pv.full for pv in seen) for seen in pvs.values()),
         size_bytes=sum(max(pv.size_bytes or 0 for pv in seen) for seen in pvs.values()),
         used_bytes=max(sum(pv.used_bytes or 0 for pv in brick.pvs) for brick in bricks),
+        heal_pending=max(brick.heal_pending for brick in bricks),
     )
 
 
@@ -191,9 +223,10 @@ def volumes_to_json(report: Report) -> str:
 
 def render_volumes(report: Report) -> str:
     """The rows for people."""
-    rows = [("VOLUME", "BRICKS", "REFUSED", "PVS", "ENFORCED", "FULL", "SIZES", "USED")]
+    rows = [("VOLUME", "BRICKS", "REFUSED", "PVS", "ENFORCED", "FULL", "HEALING", "SIZES", "USED")]
     rows += [
         (printable(row.volume), str(row.bricks), str(row.refused), str(row.pvs), str(row.enforced), str(row.full),
+         str(row.heal_pending),
          format_bytes(row.size_bytes), format_bytes(row.used_bytes))
         for row in volumes(report)
     ]  # fmt: skip

@@ -4,7 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -26,7 +26,8 @@ class PvStatus:
     """One record on one brick. `limit_bytes` is what the kernel enforces: 0 for nothing; None: unknown.
 
     full: writers are refused, or will be with the next write of ordinary size.
-    heal_pending: how many of its files and directories wait for gluster's self-heal on this brick (heal.py).
+    heal_pending: how many of its files and directories wait for gluster's self-heal on this brick (heal.py);
+    heal_whole: whether these are all, or only as many as were counted.
     """
 
     pv: str
@@ -38,6 +39,7 @@ class PvStatus:
     limit_bytes: int | None = None
     full: bool = False
     heal_pending: int = 0
+    heal_whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,13 @@ def look(
     *,
     daemon_running: bool,
     hung: Mapping[str, str] = MappingProxyType({}),
+    volumes: Collection[str] = (),
+    paths: Collection[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Looks at every brick that is kadalu-quotad's. What cannot be seen is in the report, with the reason.
 
+    volumes, paths: only the bricks of these volumes, only those at these paths; empty: all. Others are not touched.
     hung: bricks, by path, that are not to be looked at, because whoever does hangs; and the reason.
     """
     inventory = read_inventory(glusterd_dir)
@@ -90,6 +95,7 @@ def look(
     bricks = tuple(
         look.brick(brick, hung.get(brick.path, ""))
         for brick in inventory.bricks
+        if (not volumes or brick.volume in volumes) and (not paths or brick.path in paths)
         if brick.path in hung or is_served(brick)
     )
     return Report(daemon_running=daemon_running, problems=inventory.problems, bricks=bricks)
@@ -138,7 +144,10 @@ class _Look:
                 refused = str(error)
             except OSError as error:
                 refused = f"{brick.path}: {scan.reason(error)}"
-        return BrickStatus(volume=brick.volume, path=brick.path, arbiter=brick.arbiter, refused=refused, pvs=tuple(pvs))
+        return BrickStatus(
+            volume=brick.volume, path=brick.path, arbiter=brick.arbiter, refused=refused, pvs=tuple(pvs),
+            heal_pending=waiting.total, heal_whole=waiting.whole,
+        )  # fmt: skip
 
     def _pv(self, opened: OpenBrick, name: str, waiting: Waiting) -> PvStatus:
         size_bytes = None
@@ -158,7 +167,7 @@ class _Look:
                 pv=name, state=state, reason=reason, size_bytes=size_bytes, project_id=tag.project_id,
                 used_bytes=row.used_bytes if row else None, limit_bytes=row.limits.bhard_bytes if row else 0,
                 full=row is not None and is_full(row),
-                heal_pending=waiting.of(name, tag.project_id),
+                heal_pending=waiting.of(name, tag.project_id), heal_whole=waiting.whole,
             )  # fmt: skip
         except FileNotFoundError:
             return PvStatus(

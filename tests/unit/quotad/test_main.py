@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.quotad import main
+from kadalu_ext.quotad import main, show
 from tests.testbed import deb
 from tests.unit.quotad.fakes import FakeHost, FakeXfs, make_pv, put_record
 
@@ -47,6 +47,24 @@ def test_status_ends_with_1_when_something_is_not_enforced(
     monkeypatch.setattr(main, "Xfs", lambda: FakeXfs(root))
     assert main.main(["status", "--glusterd-dir", str(host.glusterd)]) == main.LOOK
     assert "pvc-1" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("as_root")
+def test_status_can_be_narrowed_and_says_so_if_nothing_is_left(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for volume in ("v", "w"):
+        root = host.add_volume(volume)
+        make_pv(root, f"pvc-{volume}")
+        put_record(root, f"pvc-{volume}")
+    monkeypatch.setattr(main, "Xfs", lambda: FakeXfs(root))
+    where = ["--glusterd-dir", str(host.glusterd)]
+    for narrow in (["--volume", "w"], ["--brick", str(root)]):
+        assert main.main(["status", *narrow, *where]) == main.LOOK
+        shown = capsys.readouterr().out
+        assert ("pvc-w" in shown, "pvc-v" in shown) == (True, False)
+    assert main.main(["check", "--volume", "x", *where]) == show.Level.UNKNOWN
+    assert "is of x" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("as_root")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,22 @@ def test_a_pv_on_two_bricks_of_a_host_counts_once_in_its_volume() -> None:
 def test_a_pv_is_full_when_ordinary_writes_are_refused(limits: Limits, used: int, inodes: int, full: bool) -> None:
     row = Project(project_id=FIRST_PROJECT_ID, limits=limits, used_bytes=used, used_inodes=inodes)
     assert is_full(row) is full
+
+
+def test_of_thousands_only_the_troubled_are_shown() -> None:
+    many = report(brick(pv("good"), pv("full", full=True), pv("bad", State.FAILED, reason="EIO")))
+    for text in (show.render(many, troubled=True), show.to_json(show.only_troubled(many))):
+        assert ("good" in text, "full" in text, "bad" in text) == (False, True, True)
+    assert "2 of 3 enforced" in show.render(many, troubled=True)
+
+
+def test_what_waits_for_heal_is_told_of_a_brick_and_of_a_full_pv() -> None:
+    full = replace(pv("a", full=True), heal_pending=2, heal_whole=False)
+    seen = report(replace(brick(full), heal_pending=7, heal_whole=False))
+    assert "1 of 1 enforced, at least 7 entries wait for heal" in show.render(seen)
+    assert "full, at least 2 of its files wait for heal on this brick: expand its claim" in show.render(seen)
+    assert "1 PV full: a on /bricks/v: at least 2 of its files wait for heal on this brick: " in show.check(seen).text
+    assert show.volumes(seen)[0].heal_pending == 7
 
 
 class Terminal(io.StringIO):

@@ -102,7 +102,7 @@ def test_json_has_bytes_and_states(host: FakeHost, root: Path) -> None:
     assert shown["bricks"][0]["pvs"][0] == {
         "pv": "pvc-1", "state": "enforced", "reason": "", "size_bytes": 64 << 20, "project_id": FIRST_PROJECT_ID,
         "used_bytes": 0, "limit_bytes": 64 << 20, "full": False,
-        "heal_pending": 0,
+        "heal_pending": 0, "heal_whole": True,
     }  # fmt: skip
 
 
