@@ -60,10 +60,18 @@ class Kube:
         self._core = client.CoreV1Api(api)
         self._objects = client.CustomObjectsApi(api)
 
-    def serves_our_kind(self) -> bool:
-        """Whether the CustomResourceDefinition is there."""
+    def no_kind(self) -> str:
+        """Why no KadaluStorage can be served: its CustomResourceDefinition is not there, or not ours; '' if it is."""
         found = _call("read the API group", self._objects.get_api_resources, GROUP, VERSION, missing=None)
-        return found is not None
+        served = set() if found is None else {resource.name for resource in found.resources}
+        if PLURAL not in served:
+            return f"the API server knows no {PLURAL}.{GROUP}: kubectl apply -k manifests/"
+        if f"{PLURAL}/status" not in served:
+            return (
+                f"the CustomResourceDefinition {PLURAL}.{GROUP} is Kadalu's, under which storages have no status: "
+                "kubectl apply -f manifests/crd.yaml replaces it, and Kadalu's own storages stay as they are"
+            )
+        return ""
 
     def resource(self, namespace: str, name: str) -> Resource | None:
         """The KadaluStorage; None if there is none."""

@@ -23,7 +23,7 @@ from kadalu_ext.log import Logger, configure
 from kadalu_ext.operator.controller import HUNG_S, THREADS, Controller
 from kadalu_ext.operator.following import Follower
 from kadalu_ext.operator.http import HttpServer
-from kadalu_ext.operator.kube import GROUP, PLURAL, Kube
+from kadalu_ext.operator.kube import Kube
 from kadalu_ext.operator.lease import Election
 from kadalu_ext.operator.metrics import Metrics
 from kadalu_ext.operator.observe import Observer
@@ -130,14 +130,12 @@ class Operator:
 
     def _serves_our_kind(self, stop: threading.Event) -> bool:
         try:
-            served = self._kube.serves_our_kind()
+            reason = self._kube.no_kind()
         except KadaluExtError:
             return True  # the API server is away: the followers wait for it
-        if not served:
-            self._log.error(
-                "operator cannot start", reason=f"the API server knows no {PLURAL}.{GROUP}: kubectl apply -k manifests/"
-            )
-        return served
+        if reason:
+            self._log.error("operator cannot start", reason=reason)
+        return not reason
 
     def unhealthy(self) -> str:
         """Why this process should be restarted; '' if it should not. An API server that is away is no reason."""

@@ -18,7 +18,7 @@ from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.render import FINALIZER
 from kadalu_ext.operator.report import report
-from kadalu_ext.operator.spec import StorageSpec
+from kadalu_ext.operator.spec import StorageSpec, is_ours
 
 _ATTEMPTS: Final = 3
 
@@ -66,12 +66,13 @@ class Reconciler:
     def reconcile(self, namespace: str, name: str) -> Done:
         """Brings the cluster to what the KadaluStorage asks for, and says in its status how that went.
 
-        One that is being deleted is let go once its PVs are, and all that was made for it.
+        One that is being deleted is let go once its PVs are, and all that was made for it. Nothing is done for one that
+        is another operator's.
         Raises: KubernetesError, ConflictError if the API server could not be made to take it; nothing is lost.
         """
         for _attempt in range(_ATTEMPTS):
             resource = self._cluster.resource(namespace, name)
-            if resource is None:
+            if resource is None or not is_ours(resource.spec):
                 return Done(gone=True)
             with suppress(ConflictError):  # somebody else was first: look again
                 return self._remove(resource) if resource.deleting else self._once(resource)

@@ -125,6 +125,11 @@ NOT_SERVED: Final = (
 """The one table of what is understood but not done yet."""
 
 
+def is_ours(spec: object) -> bool:
+    """Whether a KadaluStorage is for this operator. All other types are of Kadalu's own, which may run beside it."""
+    return isinstance(spec, Mapping) and spec.get("type") == "External"
+
+
 def not_served(spec: StorageSpec) -> str | None:
     """What `spec` asks for that this version does not do, in one message; None if it does all of it."""
     asked = [f"{row.field}: not supported yet: {row.what}; {row.instead}" for row in NOT_SERVED if row.asked(spec)]

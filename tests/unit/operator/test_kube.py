@@ -110,3 +110,26 @@ def test_a_watch_that_cannot_go_on_says_whether_to_list_again(code: int, error: 
     kind = kube.Kind(what="things", _list=lambda **_: Stream(event("ERROR", code)), _args=())
     with pytest.raises(error):
         list(kind.changes("0"))
+
+
+@pytest.mark.parametrize(
+    ("served", "words"),
+    [
+        ([], "knows no kadalustorages.kadalu-operator.storage: kubectl apply -k manifests/"),
+        (["kadalustorages"], "is Kadalu's, under which storages have no status: kubectl apply -f manifests/crd"),
+        (["kadalustorages", "kadalustorages/status"], ""),
+    ],
+)
+def test_a_definition_that_is_missing_or_kadalus_is_told_apart(served: list[str], words: str) -> None:
+    cluster = kube.Kube(client.ApiClient(), namespace="n")
+    found = SimpleNamespace(resources=[SimpleNamespace(name=name) for name in served])
+    cluster._objects = SimpleNamespace(get_api_resources=lambda *_, **__: found)  # type: ignore[assignment]
+    reason = cluster.no_kind()
+    assert words in reason
+    assert bool(reason) is bool(words)
+
+
+def test_without_the_api_group_the_definition_is_missing() -> None:
+    cluster = kube.Kube(client.ApiClient(), namespace="n")
+    cluster._objects = SimpleNamespace(get_api_resources=refusing(404))  # type: ignore[assignment]
+    assert "kubectl apply -k manifests/" in cluster.no_kind()

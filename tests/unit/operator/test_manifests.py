@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,24 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def test_every_field_of_the_spec_is_explained_and_none_is_dropped_by_the_api_server() -> None:
+def below(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field beneath, with its name."""
+    for name, field in found.get("items", found).get("properties", {}).items():
+        yield name, field
+        yield from below(field)
+
+
+def test_every_field_is_explained_and_none_of_the_spec_is_dropped_by_the_api_server() -> None:
+    assert [
+        name for part in ("spec", "status") for name, field in below(schema()[part]) if not field.get("description")
+    ] == []
     spec = schema()["spec"]
     assert spec["x-kubernetes-preserve-unknown-fields"] is True
-    for field in spec["properties"].values():
-        assert field["description"]
-        assert field["x-kubernetes-preserve-unknown-fields"] is True
+    assert {name for name, field in below(spec) if not field.get("x-kubernetes-preserve-unknown-fields")} == {"type"}
+
+
+def test_no_field_has_a_default_since_it_would_contradict_another_spelling_of_the_same() -> None:
+    assert [name for name, field in below(schema()["spec"]) if "default" in field] == []
 
 
 @pytest.mark.parametrize("outcome", [usable(), Problem(reason=Reason.INVALID_SPEC, details="x")])

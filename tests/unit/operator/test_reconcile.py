@@ -34,6 +34,14 @@ def test_a_new_storage_gets_its_class_and_entry_and_is_left_alone_from_then_on()
     assert operator_of(cluster).reconcile("default", "ext").actions == ()
 
 
+@pytest.mark.parametrize("kind", ["Replica1", "Replica3", "Disperse", "external", None])
+def test_a_storage_of_another_type_is_kadalus_and_nothing_of_it_is_touched(kind: str | None) -> None:
+    cluster = FakeCluster(resource({"type": kind, "storage": [{"node": "n"}]}))
+    assert operator_of(cluster).reconcile("default", "ext").actions == ()
+    assert not cluster.applied
+    assert not cluster.asked
+
+
 def test_a_spec_that_is_wrong_costs_the_gluster_cluster_no_question() -> None:
     cluster = FakeCluster(resource({**SPEC, "flavour": 1}))
     operator_of(cluster).reconcile("default", "ext")
