@@ -8,26 +8,37 @@ from __future__ import annotations
 import itertools
 import socket
 import ssl
-import threading
-import time
-from concurrent.futures import Future
-from typing import Any, Final, Self
+from collections.abc import Callable
+from typing import Final, Self, TypeVar
 
 from kadalu_ext.errors import HostHungError, HostRefusedError, HostSilentError, HostUnreachableError, WireError
 from kadalu_ext.gluster import oncrpc
 from kadalu_ext.gluster import tls as tls_
+from kadalu_ext.gluster.addresses import connect, left
 from kadalu_ext.gluster.oncrpc import Accepted, Call, Credential, Procedure, Rejected
 from kadalu_ext.gluster.tls import Tls
 
 _CHUNK_BYTES: Final = 64 << 10
-_Address = tuple[socket.AddressFamily, Any]
+_DRAINED: Final = 64
+"""Pieces that are taken at once: a server that never ceases to call must not keep its thread from what it is asked."""
+_KEPT: Final = (
+    # A kept connection to a host that has vanished is noticed within about twenty seconds, whether it is idle or not.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 8),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 4),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+T = TypeVar("T")
 
 
 class Connection:
     """Connects at the first call. After any error it is closed, and connects anew at the next call.
 
     server: what is expected to answer there, for messages ("glusterd"). tls: None: in the clear. Not for several
-    threads at once.
+    threads at once, but for `abort`. on_call: is given what the server calls us with (FETCHSPEC), amid replies and by
+    `drain`, in the thread that makes the call.
     """
 
     def __init__(
@@ -38,6 +49,7 @@ class Connection:
         server: str,
         credential: Credential = oncrpc.AUTH_NONE,
         tls: Tls | None = None,
+        on_call: Callable[[Call], None] | None = None,
     ) -> None:
         self._where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
@@ -45,6 +57,7 @@ class Connection:
         self._server = server
         self._credential = credential
         self._tls = tls
+        self._on_call = on_call
         self._heard = False
         self._agreed = False
         self._socket: socket.socket | None = None
@@ -55,6 +68,43 @@ class Connection:
     def connected(self) -> bool:
         return self._socket is not None
 
+    def fileno(self) -> int:
+        """For poll(2); -1 while it is not connected."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def drain(self) -> bool:
+        """Takes what has come without being asked for, and waits for nothing; False: the connection is closed now."""
+        if self._socket is None:
+            return False
+        try:
+            self._socket.settimeout(0)
+            for _ in range(_DRAINED):
+                if (record := self._deframer.next_record()) is not None:
+                    self._heard_call(oncrpc.decode(record))
+                elif data := self._socket.recv(_CHUNK_BYTES):
+                    self._deframer.feed(data)
+                else:
+                    self.close()
+                    break
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except (OSError, WireError):
+            self.close()
+        return self.connected
+
+    def abort(self) -> None:
+        """Ends a call that another thread has going on, which raises HostRefusedError then."""
+        sock = self._socket
+        if sock is not None:
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # an SSLSocket's own is not for two threads
+            except OSError:
+                pass  # it is closed already, or does not connect yet
+
+    def connect(self, deadline: float) -> None:
+        """Connects without a call, if it is not. Raises: as `call`."""
+        self._bounded(lambda: self._connect(deadline))
+
     def call(self, procedure: Procedure, args: bytes, deadline: float) -> bytes:
         """The procedure's result.
 
@@ -63,8 +113,11 @@ class Connection:
         agree about TLS; HostUnreachableError if there is no way to it; WireError if what answers denies the call or
         does not speak gluster. All name host and port.
         """
+        return self._bounded(lambda: self._call(procedure, args, deadline))
+
+    def _bounded(self, action: Callable[[], T]) -> T:
         try:
-            return self._call(procedure, args, deadline)
+            return action()
         except TimeoutError as error:
             self.close()
             raise HostHungError(self._silence()) from error
@@ -93,32 +146,28 @@ class Connection:
             raise
 
     def _call(self, procedure: Procedure, args: bytes, deadline: float) -> bytes:
-        if self._socket is None:
-            self._heard = self._agreed = False
-            self._deframer = oncrpc.Deframer()
-            self._socket = self._connect(deadline)
-            if self._tls is not None:
-                self._socket = self._tls.context.wrap_socket(self._socket, do_handshake_on_connect=False)
-                self._socket.settimeout(_left(deadline))
-                self._socket.do_handshake()
-                self._agreed = True
+        sock = self._connect(deadline)
         xid = next(self._xids)
-        self._socket.settimeout(_left(deadline))
-        self._socket.sendall(oncrpc.frame(oncrpc.encode_call(xid, procedure, args, self._credential)))
+        sock.settimeout(left(deadline))
+        sock.sendall(oncrpc.frame(oncrpc.encode_call(xid, procedure, args, self._credential)))
         while True:
-            match oncrpc.decode(self._receive(self._socket, deadline)):
+            match oncrpc.decode(self._receive(sock, deadline)):
                 case Accepted(xid=answered, body=body) if answered == xid:
                     return body
                 case Rejected(xid=answered, reason=reason) if answered == xid:
                     raise WireError(reason)
-                case Call():
-                    continue  # the server pushes callbacks (FETCHSPEC) on the same connection
-                case _:
-                    raise WireError("it answered a question that was not asked")
+                case other:
+                    self._heard_call(other)
+
+    def _heard_call(self, message: Call | Accepted | Rejected) -> None:
+        if not isinstance(message, Call):
+            raise WireError("it answered a question that was not asked")
+        if self._on_call is not None:
+            self._on_call(message)
 
     def _receive(self, sock: socket.socket, deadline: float) -> bytes:
         while (record := self._deframer.next_record()) is None:
-            sock.settimeout(_left(deadline))
+            sock.settimeout(left(deadline))
             data = sock.recv(_CHUNK_BYTES)
             if not data:
                 raise ConnectionResetError("it closed the connection")
@@ -129,25 +178,22 @@ class Connection:
         return record
 
     def _connect(self, deadline: float) -> socket.socket:
-        addresses = _resolve(self._host, self._port, deadline)
-        for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            # What time is left is shared by the addresses that are: one that is silent must not use up all of it.
-            timeout_s = _left(deadline) / left
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.settimeout(timeout_s)
-                sock.connect(address)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                sock.close()
-                if left > 1:
-                    continue
-                if isinstance(error, TimeoutError):
-                    raise HostSilentError(self._silence()) from error
-                raise
-            else:
-                return sock
-        raise HostUnreachableError(f"{self}: the host's name has no address")
+        if self._socket is not None:
+            return self._socket
+        self._heard = self._agreed = False
+        self._deframer = oncrpc.Deframer()
+        try:
+            self._socket = connect(self._host, self._port, deadline)
+        except TimeoutError as error:
+            raise HostSilentError(self._silence()) from error
+        for option in _KEPT:
+            self._socket.setsockopt(*option)
+        if self._tls is not None:
+            self._socket = self._tls.context.wrap_socket(self._socket, do_handshake_on_connect=False)
+            self._socket.settimeout(left(deadline))
+            self._socket.do_handshake()
+            self._agreed = True
+        return self._socket
 
     def _silence(self) -> str:
         return f"{self} does not answer; is the host up, does {self._server} hang, is a firewall in between?"
@@ -166,52 +212,3 @@ class Connection:
 
     def __str__(self) -> str:
         return self._where
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("deadline")
-    return left
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-# getaddrinfo(3) takes no deadline, and with a dead name server it takes tens of seconds. So it runs in a thread of its
-# own, at most one a name at any time, however often that name is asked for meanwhile.
-
-_resolving: Final[dict[str, Future[list[_Address]]]] = {}
-_resolving_lock: Final = threading.Lock()
-
-
-def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
-    try:
-        return _lookup(host, port, socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        pass
-    with _resolving_lock:
-        future = _resolving.get(host)
-        if future is None:
-            future = _resolving[host] = Future()
-            threading.Thread(target=_resolve_into, args=(host, port, future), name="resolve", daemon=True).start()
-    try:
-        addresses = future.result(timeout=_left(deadline))
-    except socket.gaierror as error:
-        raise HostUnreachableError(f"{host}: the name does not resolve ({error.strerror})") from error
-    return [(family, (address[0], port, *address[2:])) for family, address in addresses]
-
-
-def _resolve_into(host: str, port: int, future: Future[list[_Address]]) -> None:
-    try:
-        future.set_result(_lookup(host, port, 0))
-    except (OSError, UnicodeError) as error:
-        future.set_exception(
-            error if isinstance(error, socket.gaierror) else socket.gaierror(socket.EAI_NONAME, str(error))
-        )
-    finally:
-        with _resolving_lock:
-            del _resolving[host]
-
-
-def _lookup(host: str, port: int, flags: int) -> list[_Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return [(family, address) for family, _type, _protocol, _name, address in found]

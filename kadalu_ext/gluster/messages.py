@@ -26,6 +26,8 @@ _HANDSHAKE: Final = 14398633
 _FOPS: Final = 1298437
 GETSPEC: Final = Procedure(program=_HANDSHAKE, version=2, number=2)
 SETVOLUME: Final = Procedure(program=_HANDSHAKE, version=2, number=1)
+GET_VOLUME_INFO: Final = Procedure(program=_HANDSHAKE, version=2, number=6)
+LIST_PEERS: Final = Procedure(program=1238463, version=2, number=3)
 GET_VOLUME: Final = Procedure(program=1238463, version=2, number=5)
 PORTBYBRICK: Final = Procedure(program=34123456, version=1, number=1)
 STATFS: Final = Procedure(program=_FOPS, version=400, number=14)
@@ -71,8 +73,27 @@ class BrickInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A host of the cluster, as the glusterd that was asked sees it: itself is `localhost`, and connected."""
+
+    hostname: str
+    uuid: str
+    connected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class VolumeInfo:
-    """A volume as glusterd describes it. `type` is gluster's number: 0 distribute, 2 replicate, 4 disperse."""
+    """A volume as glusterd describes it. `type` is gluster's number: 0 distribute, 2 replicate, 4 disperse.
+
+    options: only what was set, by the names of `gluster volume set`, with the values as they were written (`on`, `ON`,
+        `1`): `features.shard`, `features.trash`, `features.quota` and `features.quota-deem-statfs`, `storage.reserve`,
+        `client.ssl`, `server.ssl`, `auth.allow`, and every `user.*`. A volume of gluster-block is known by what its
+        group of options sets (`features.shard` among it): no mark of its own is on the wire.
+    thin_arbiter_count: 1 if it has one; its brick is not in `bricks`.
+    The number of subvolumes is len(bricks) / (replica_count, or disperse_count if that is not 0). Whether a brick runs
+    is not here: Glusterd.brick_port of the brick's own host says it, or the brick itself. shared-brick-count is in the
+    bricks' volfiles only.
+    """
 
     name: str
     volume_id: str
@@ -82,6 +103,7 @@ class VolumeInfo:
     arbiter_count: int
     disperse_count: int
     redundancy_count: int
+    thin_arbiter_count: int = 0
     bricks: tuple[BrickInfo, ...]
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -160,7 +182,8 @@ def read_get_volume_reply(body: bytes) -> VolumeInfo | Refused:
         arbiter_count=_number(pairs, "volume0.arbiter_count", 0),
         disperse_count=_number(pairs, "volume0.disperse_count", 0),
         redundancy_count=_number(pairs, "volume0.redundancy_count", 0),
-        bricks=tuple(_brick_info(pairs, n) for n in range(1, _number(pairs, "volume0.brick_count") + 1)),
+        thin_arbiter_count=_number(pairs, "volume0.thin_arbiter_count", 0),
+        bricks=tuple(_brick_info(pairs, n) for n in range(1, _count(pairs, "volume0.brick_count") + 1)),
         options={key.removeprefix(prefix): value for key, value in pairs.items() if key.startswith(prefix)},
     )
 
@@ -171,6 +194,45 @@ def _brick_info(pairs: Mapping[str, str], n: int) -> BrickInfo:
         raise WireError("glusterd sent a brick that is not host:/path")
     arbiter = _number(pairs, f"volume0.brick{n}.isArbiter", 0) == 1
     return BrickInfo(host=host, path="/" + path, host_uuid=_text(pairs, f"volume0.brick{n}.uuid"), arbiter=arbiter)
+
+
+def get_volume_info_request(volume: str) -> bytes:
+    """gf_get_volume_info_req, flags 1 (GF_GET_VOLUME_UUID)."""
+    return xdr.opaque(wiredict.encode_text({"flags": 1, "volname": volume}))
+
+
+def read_get_volume_info_reply(body: bytes) -> str | Refused:
+    """The volume's id. Laid out as a gf_cli_rsp."""
+    pairs = _read_dict_reply(body)
+    return pairs if isinstance(pairs, Refused) else _text(pairs, "volume_id")
+
+
+def list_peers_request() -> bytes:
+    """gf1_cli_peer_list_req, flags 2 (GF_CLI_LIST_POOL_NODES): all of the pool, the one asked included."""
+    return xdr.i32(2) + xdr.opaque(b"")
+
+
+def read_list_peers_reply(body: bytes) -> tuple[Peer, ...] | Refused:
+    """gf1_cli_peer_list_rsp: op_ret, op_errno, dict."""
+    reader = xdr.Reader(body)
+    op_ret, op_errno, pairs = reader.i32(), reader.i32(), wiredict.decode_text(reader.opaque())
+    if op_ret < 0:
+        return Refused(errno=op_errno)
+    return tuple(
+        Peer(
+            hostname=_text(pairs, f"friend{n}.hostname"),
+            uuid=_text(pairs, f"friend{n}.uuid"),
+            connected=_number(pairs, f"friend{n}.connected") == 1,
+        )
+        for n in range(1, _count(pairs, "count") + 1)
+    )
+
+
+def _count(pairs: Mapping[str, str], key: str) -> int:
+    """A number of things that are in `pairs` themselves, so that there are not more of them than pairs."""
+    if (count := _number(pairs, key)) > len(pairs):
+        raise WireError(f"glusterd's reply has a {key} of more than it holds")
+    return count
 
 
 def _read_dict_reply(body: bytes) -> dict[str, str] | Refused:

@@ -31,13 +31,16 @@ class FakeHost:
     connections: list[socket.socket] = field(default_factory=list)
 
     def drop_connections(self) -> None:
-        for connection in self.connections:
-            _quietly(lambda each: each.shutdown(socket.SHUT_RDWR), connection)
+        for connection in list(self.connections):  # whoever comes back at once is not meant
+            _quietly(lambda each: socket.socket.shutdown(each, socket.SHUT_RDWR), connection)
+
+    def push(self, record: bytes) -> None:
+        """Sends a record to all who are connected."""
+        for connection in list(self.connections):
+            _quietly(lambda each: each.sendall(oncrpc.frame(record)), connection)
 
     def serve(self, connection: socket.socket) -> None:
         deframer = oncrpc.Deframer()
-        if self.tls is not None:
-            connection = self.tls.wrap_socket(connection, server_side=True)
         with connection:
             while data := connection.recv(65536):
                 deframer.feed(data)
@@ -60,7 +63,8 @@ def fake_host(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None
 
     tls: a server's; all its connections are encrypted then.
     """
-    listener = socket.create_server((host, port), backlog=16)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=16)
     fake = FakeHost(host=host, port=listener.getsockname()[1], answers={}, tls=tls)
     fake.answers = {
         messages.GETSPEC: wire("getspec-one.reply"),
@@ -79,6 +83,8 @@ def fake_host(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None
                 connection, _ = listener.accept()
             except OSError:
                 return
+            if fake.tls is not None:
+                connection = fake.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             fake.connections.append(connection)
             threads.append(threading.Thread(target=_quietly, args=(fake.serve, connection)))
             threads[-1].start()
