@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import bench_arrival, bench_crawl, bench_create, bench_enforce, bench_idle
+from benchmarks import bench_arrival, bench_canary, bench_crawl, bench_create, bench_enforce, bench_idle
 from benchmarks.figure import Figure, table
 from tests.testbed import deb, suite
 from tests.testbed.brickhosts import BrickHosts
@@ -30,6 +30,7 @@ def main() -> int:
         *bench_enforce.run(hosts, VOLUME),
         *bench_arrival.run(hosts, VOLUME),
         *bench_idle.run(hosts),
+        *bench_canary.run(hosts, VOLUME),
         *bench_crawl.run(hosts),
     ]
     print(table(figures))

@@ -60,15 +60,14 @@ class Canaries:
             self._known.pop(name, None)
 
     def _settled(self, probe: Probe, geometry: Geometry) -> Sequence[BrickAnswer]:
+        """Of each brick the first answer in which it does not lag, or its last one if it did all the time."""
         deadline = self._clock() + GRACE_S
-        records: set[bytes | None] = set()
+        found: dict[Brick, BrickAnswer] = {}
         while True:
-            answers = probe.stat_directory(pv_path(CANARY), _RECORD)
-            behind = {answer.attribute for answer in answers if lags(answer, geometry)}
-            now = self._clock()
-            if records and behind - records:  # it was changed while we looked: its time begins anew, once
-                deadline = max(deadline, now + GRACE_S)
-            records |= behind
-            if not behind or now >= deadline:
-                return answers
+            for answer in probe.stat_directory(pv_path(CANARY), _RECORD):
+                earlier = found.get(answer.brick)
+                if earlier is None or lags(earlier, geometry):
+                    found[answer.brick] = answer
+            if not any(lags(answer, geometry) for answer in found.values()) or self._clock() >= deadline:
+                return list(found.values())
             self._sleep(_AGAIN_S)

@@ -15,6 +15,7 @@ from kadalu_ext.log import Logger
 from kadalu_ext.quotad.enforce import Enforcer, Outcome, Settling
 from kadalu_ext.quotad.plan import Owner, State
 from kadalu_ext.quotad.share import Share
+from kadalu_ext.record import CANARY
 
 FIRST_RETRY_S: Final = 0.05
 """After this, then twice that and so on, what could not be done yet is tried again; from the crawl's interval on, by
@@ -169,10 +170,10 @@ class Records:
         if outcome is None:
             _log.info("record gone, limit lifted", brick=owner.brick, pv=owner.pv)
             return
-        if outcome.state is State.ENFORCED and outcome.acted:
+        if outcome.state is State.ENFORCED and outcome.acted and owner.pv != CANARY:
             self._enforced.append((owner, outcome))
         else:
-            # at a start most PVs are found as they should be: that is not worth a line
+            # at a start most PVs are found as they should be, and the canary changes all the time: not worth a line
             self._say(owner, outcome, _log.debug if outcome.state in (State.ENFORCED, State.WAITING) else _log.warning)
 
     def report(self) -> None:

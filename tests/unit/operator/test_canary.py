@@ -8,7 +8,7 @@ from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.layout import record_path
-from kadalu_ext.operator.canary import Canaries
+from kadalu_ext.operator.canary import GRACE_S, Canaries
 from kadalu_ext.operator.enforcing import STALE_S, UNSEEN_S, Enforcement
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.record import CANARY, RECORD_XATTR
@@ -140,6 +140,20 @@ def test_a_change_that_is_just_under_way_is_waited_for(healthy: Site) -> None:
 
     healthy.canaries._sleep = catch_up
     assert healthy.look().status == "True"
+
+
+def test_a_look_ends_however_often_the_canary_changes_meanwhile(healthy: Site) -> None:
+    healthy.bricks.stopped["h2"] = healthy.limit()
+    sleep = healthy.pass_time
+
+    def change(seconds: float) -> None:
+        healthy.volumes.beat()
+        sleep(seconds)
+
+    healthy.canaries._sleep = change
+    before = healthy.now
+    assert healthy.look(after_s=0.0).status == "False"
+    assert healthy.now - before < 2 * GRACE_S
 
 
 def test_a_canary_that_does_not_change_any_more_is_told_apart(healthy: Site) -> None:

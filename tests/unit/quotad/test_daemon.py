@@ -22,7 +22,7 @@ from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.enforce import Enforcer, Outcome
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits, Owner, ProjectId, State, Tag
 from kadalu_ext.quotad.systemd import Notifier
-from kadalu_ext.record import RECORD_XATTR
+from kadalu_ext.record import CANARY, RECORD_XATTR
 from tests.unit.quotad.fakes import FakeHost, change_record, make_pv, put_record, pv_path
 
 MIB = 1 << 20
@@ -154,6 +154,18 @@ def test_growing_and_shrinking_follow_the_record(host: FakeHost, root: Path) -> 
             change_record(root, "pvc-1", size=size)
             run.until(lambda size=size: run.enforces(root, "pvc-1", size))  # type: ignore[misc]
         assert tag_of(host, root / pv_path("pvc-1")) == before
+
+
+def test_changes_of_the_canary_leave_the_journal_alone(
+    host: FakeHost, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with running(host) as run:
+        for name in ("pvc-1", CANARY):
+            make_pv(root, name)
+            put_record(root, name)
+        run.until(lambda: run.enforces(root, "pvc-1", 64 * MIB) and run.enforces(root, CANARY, 64 * MIB))
+    assert [vars(record)["pv"] for record in caplog.records if record.message == "record settled"] == ["pvc-1"]
 
 
 def test_a_record_that_goes_takes_its_limit_along(host: FakeHost, root: Path) -> None:
