@@ -8,6 +8,7 @@ from typing import Any
 
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.gluster.geometry import Brick, Geometry
+from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Reason, reason_of
 from kadalu_ext.operator.render import Manifest
@@ -78,13 +79,14 @@ class BrickSeen:
 class Usable:
     """What is asked for can be had: the gluster volume, as its glusterd describes it.
 
-    bricks: all of them, in gluster's order; empty if they were not asked.
+    bricks: all of them, in gluster's order; empty if they were not asked. enforcement: what they say of the canary.
     """
 
     spec: StorageSpec
     volume_id: str
     geometry: Geometry
     bricks: tuple[BrickSeen, ...] = ()
+    enforcement: Enforcement | None = None
 
     @property
     def capacity_bytes(self) -> int | None:

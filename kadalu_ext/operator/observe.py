@@ -11,9 +11,11 @@ from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.facts import VolumeFacts, volume_facts
 from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
+from kadalu_ext.operator.canary import Canaries
 from kadalu_ext.operator.metrics import Key
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.spec import StorageSpec
+from kadalu_ext.storage import StorageName
 
 HOST_TIMEOUT_S: Final = 2.0
 """For one call to one host; a live one answers within milliseconds."""
@@ -24,6 +26,7 @@ BRICK_TIMEOUT_S: Final = 1.0
 class Observer:
     """Looks at volumes. Thread-safe; connections to bricks are kept from look to look, one set a storage.
 
+    A look takes some milliseconds; up to three seconds longer where a brick does not follow the canary.
     failed: told of each host that did not answer, and how: its name, and the error's.
     """
 
@@ -31,6 +34,7 @@ class Observer:
         self._failed = failed
         self._lock = threading.Lock()
         self._probes: dict[str, tuple[VolumeFacts, str, BrickProbe]] = {}
+        self._canaries = Canaries()
 
     def __call__(self, spec: StorageSpec) -> Usable | Problem:
         """The volume of `spec`, or why it cannot be used. Bounded, whatever its hosts do."""
@@ -47,9 +51,15 @@ class Observer:
             facts = first_answer(spec.storage.hosts, ask, timeout_s=HOST_TIMEOUT_S)
         except KadaluExtError as error:
             return Problem.of(error, volume=volume)
-        answers = self._probe(spec, facts).stat_directory("")
+        probe = self._probe(spec, facts)
         return Usable(
-            spec=spec, volume_id=facts.volume_id, geometry=facts.geometry, bricks=tuple(map(self._seen, answers))
+            spec=spec,
+            volume_id=facts.volume_id,
+            geometry=facts.geometry,
+            bricks=tuple(map(self._seen, probe.stat_directory(""))),
+            enforcement=self._canaries.look(
+                spec.storage.name, probe, facts.geometry, volume=volume, volume_id=facts.volume_id
+            ),
         )
 
     def watch(self, key: Key, done: Done) -> None:
@@ -57,6 +67,7 @@ class Observer:
 
     def forget(self, key: Key) -> None:
         """Its connections are closed."""
+        self._canaries.forget(StorageName(key[1]))
         with self._lock:
             found = self._probes.pop(key[1], None)
         if found is not None:

@@ -127,6 +127,8 @@ _CONDITIONS: Final[Mapping[Reason, Condition]] = {
     Reason.VOLUME_NOT_FOUND: Condition.SUPPORTED,
     Reason.VOLUME_STOPPED: Condition.SUPPORTED,
     Reason.UNSUPPORTED_VOLUME: Condition.SUPPORTED,
+    Reason.NOT_ENFORCED: Condition.QUOTA_ENFORCED,
+    Reason.NO_LIMIT: Condition.QUOTA_ENFORCED,
 }
 
 _LASTING: Final = frozenset(

@@ -13,6 +13,7 @@ from typing import Any, Final
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.operator import render
 from kadalu_ext.operator.actions import Action, BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.storage import storage_class_name
@@ -25,11 +26,17 @@ _GOOD: Final = {
     Condition.READY: (Reason.STORAGE_READY, "claims of its StorageClass are served"),
 }
 _OUTAGES: Final = frozenset({Reason.HOST_UNREACHABLE, Reason.UNEXPECTED_ANSWER})
-_TOLD_ONCE: Final = _OUTAGES | {Reason.HELD_BY_VOLUMES}
+_TOLD_ONCE: Final = _OUTAGES | {Reason.HELD_BY_VOLUMES, Reason.ENFORCED_WHERE_UP, Reason.BRICK_UNPROVEN}
 """During an outage, which host fails first and in which way may differ each time; PVs of a storage that is being
 deleted go one by one: the status has the newest message, and one event is enough."""
-_WARNINGS: Final = frozenset({Reason.STORAGE_DEGRADED})
+_UNKNOWN_TOLD: Final = frozenset({Reason.CANARY_STALE, Reason.BRICK_UNPROVEN})
+"""Unknown, and worth an event."""
+_WARNINGS: Final = _UNKNOWN_TOLD | {Reason.STORAGE_DEGRADED}
 """Besides all that is False."""
+_MEASURED: Final = _UNKNOWN_TOLD | {
+    Reason.ENFORCED, Reason.ENFORCED_WHERE_UP, Reason.NOT_ENFORCED, Reason.NO_LIMIT,
+}  # fmt: skip
+"""What was found by the canary, and stays until it says something else."""
 _OF_A_VOLUME: Final = (
     "volume", "volumeId", "type", "brickCount", "bricksOnline", "bricks", "capacity", "overcommit", "storageClass",
 )  # fmt: skip
@@ -44,12 +51,12 @@ def report(
     before = {item["type"]: item for item in resource.status.get("conditions") or []}
     after = dict(before)
     events: dict[tuple[str, str], bool] = {}
-    for condition, (status, reason, message) in _findings(outcome).items():
+    for condition, (status, reason, message) in _findings(outcome, before).items():
         earlier = before.get(condition, {})
         shown = {"type": str(condition), "status": status, "reason": str(reason), "message": message}
         since = earlier.get("lastTransitionTime", now) if earlier.get("status") == status else now
         after[condition] = {**shown, "lastTransitionTime": since}
-        if status != "Unknown" and _is_news(shown, earlier, reason):
+        if (status != "Unknown" or reason in _UNKNOWN_TOLD) and _is_news(shown, earlier, reason):
             # Ready is False for the reason of the condition that failed: one event tells both
             events[str(reason), message] = status == "False" or reason in _WARNINGS
     status_patch = {
@@ -88,15 +95,17 @@ def volume_type(geometry: Geometry) -> str:
     return "Brick"
 
 
-def _findings(outcome: Usable | Problem) -> dict[Condition, Finding]:
+def _findings(outcome: Usable | Problem, before: Mapping[str, Mapping[str, str]]) -> dict[Condition, Finding]:
     """Status, reason and message of each condition that `outcome` says something of.
 
     What comes after the condition that failed was not looked at. A problem of Ready alone says nothing of the others.
     """
-    not_measured = {Condition.QUOTA_ENFORCED: ("Unknown", Reason.NOT_MEASURED, Reason.NOT_MEASURED.remedy)}
     if isinstance(outcome, Usable):
         good: dict[Condition, Finding] = {condition: ("True", *found) for condition, found in _GOOD.items()}
-        return good | not_measured | {Condition.READY: _bricks_up(outcome)}
+        quota, ready = _quota(outcome.enforcement, before.get(Condition.QUOTA_ENFORCED, {})), _bricks_up(outcome)
+        if quota[0] == "False" and ready[0] == "True":
+            ready = quota  # each claim would wait for that brick
+        return good | {Condition.QUOTA_ENFORCED: quota, Condition.READY: ready}
     bad = ("False", outcome.reason, outcome.message)
     if outcome.reason.condition is Condition.READY:
         return {Condition.READY: bad}
@@ -105,7 +114,18 @@ def _findings(outcome: Usable | Problem) -> dict[Condition, Finding]:
         unlooked = outcome.reason.condition in findings
         unknown = ("Unknown", Reason.NOT_CHECKED, Reason.NOT_CHECKED.remedy)
         findings[condition] = bad if condition is outcome.reason.condition else unknown if unlooked else ("True", *fine)
-    return findings | not_measured | {Condition.READY: bad}
+    not_measured = ("Unknown", Reason.NOT_CHECKED, Reason.NOT_CHECKED.remedy)
+    return findings | {Condition.QUOTA_ENFORCED: not_measured, Condition.READY: bad}
+
+
+def _quota(found: Enforcement | None, earlier: Mapping[str, str]) -> Finding:
+    if found is None:
+        return "Unknown", Reason.NOT_MEASURED, Reason.NOT_MEASURED.remedy
+    if found.status is not None:
+        return found.status, found.reason, found.message
+    if earlier.get("reason") in _MEASURED:
+        return earlier["status"], Reason(earlier["reason"]), earlier["message"]
+    return "Unknown", Reason.NOT_MEASURED, found.message
 
 
 def _bricks_up(usable: Usable) -> Finding:
@@ -150,14 +170,17 @@ def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Pr
 
 def _bricks(usable: Usable) -> dict[str, Any]:
     if not usable.bricks:
-        return {"bricks": [_brick(BrickSeen(brick=each, online=True)) for each in usable.geometry.bricks]}
+        return {"bricks": [_brick(BrickSeen(brick=each, online=True), None) for each in usable.geometry.bricks]}
     online = len(usable.bricks) - len(usable.offline)
-    return {"bricks": [_brick(seen) for seen in usable.bricks], "bricksOnline": f"{online}/{len(usable.bricks)}"}
+    enforcing = usable.enforcement.enforcing if usable.enforcement else {}
+    bricks = [_brick(seen, enforcing.get(seen.brick.name)) for seen in usable.bricks]
+    return {"bricks": bricks, "bricksOnline": f"{online}/{len(usable.bricks)}"}
 
 
-def _brick(seen: BrickSeen) -> dict[str, Any]:
+def _brick(seen: BrickSeen, enforcing: bool | None) -> dict[str, Any]:
     brick = seen.brick
     shown = {"host": brick.host, "path": brick.path, "arbiter": brick.arbiter, "online": seen.online}
+    shown |= {} if enforcing is None else {"enforcing": enforcing}
     return shown | ({"error": seen.error} if seen.error else {})
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from kadalu_ext.errors import HostSilentError, KadaluExtError, VolumeStoppedError
-from kadalu_ext.gluster.brick import BrickAnswer, BrickStat
+from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.operator import observe
 from kadalu_ext.operator.actions import Problem, Usable
@@ -67,7 +67,7 @@ class FakeProbe:
         self.closed = False
         self.opened.append(self)
 
-    def stat_directory(self, path: str) -> list[BrickAnswer]:
+    def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
         stat = BrickStat(total_bytes=8 * GIB, free_bytes=GIB, block_bytes=4096)
         last = len(self.bricks) - 1
         return [
@@ -104,6 +104,8 @@ def test_a_replicated_volume_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen.volume_id, [str(brick) for brick in seen.geometry.bricks]) == (VOLUME_ID, ["node1:/b", "node2:/b"])
     assert [str(offline.brick) for offline in seen.offline] == ["node2:/b"]
     assert (seen.takes_writes, seen.capacity_bytes) == (True, 8 * GIB)
+    assert seen.enforcement is not None
+    assert seen.enforcement.reason is Reason.NOT_MEASURED
 
 
 def test_connections_to_bricks_are_kept_until_the_volume_changes_or_the_storage_is_gone(

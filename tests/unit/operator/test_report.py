@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
-from kadalu_ext.operator.actions import PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.actions import BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.report import report, volume_type
 from kadalu_ext.units import GIB
 from tests.unit.operator.samples import LATER, NOW, resource, usable
 
-BAD = [reason for reason in Reason if reason.condition is not Condition.READY]
+BAD = [r for r in Reason if r.condition not in (Condition.QUOTA_ENFORCED, Condition.READY)]
 
 
 def reported(outcome: Usable | Problem, before: Resource | None = None, now: str = NOW) -> tuple[Resource, list[str]]:
@@ -159,3 +160,59 @@ def bricks(count: int, arbiters: int = 0) -> tuple[Brick, ...]:
 )
 def test_a_volumes_type_is_shown_as_people_say_it(geometry: Geometry, text: str) -> None:
     assert volume_type(geometry) == text
+
+
+def measured(status: str | None, reason: Reason, message: str = "words") -> Usable:
+    """A volume whose bricks were all asked, with what was found by the canary."""
+    enforcing = dict(zip((brick.name for brick in usable().geometry.bricks), (True, False, None), strict=True))
+    found = Enforcement(status=status, reason=reason, message=message, enforcing=enforcing)
+    seen = tuple(BrickSeen(brick=brick, online=True) for brick in usable().geometry.bricks)
+    return replace(usable(), bricks=seen, enforcement=found)
+
+
+def test_a_brick_that_does_not_enforce_makes_the_storage_not_ready_and_is_told_once() -> None:
+    good, _ = reported(measured("True", Reason.ENFORCED))
+    bad, events = reported(measured("False", Reason.NOT_ENFORCED, "on node2"), good, LATER)
+    found = conditions(bad)
+    for condition in ("QuotaEnforced", "Ready"):
+        assert [found[condition][key] for key in ("status", "reason", "message")] == [
+            "False",
+            "NotEnforced",
+            "on node2",
+        ]
+    assert (found["Supported"]["status"], events) == ("True", ["NotEnforced"])
+    _, events = reported(measured("True", Reason.ENFORCED), bad, LATER)
+    assert sorted(events) == ["Enforced", "StorageReady"]
+
+
+def test_bricks_say_whether_they_enforce_where_that_is_known() -> None:
+    after, _ = reported(measured("False", Reason.NOT_ENFORCED))
+    assert [brick.get("enforcing", "left out") for brick in after.status["bricks"]] == [True, False, "left out"]
+
+
+@pytest.mark.parametrize("reason", [Reason.ENFORCED, Reason.NOT_ENFORCED])
+def test_while_the_canary_says_nothing_new_what_was_said_stays(reason: Reason) -> None:
+    status = "True" if reason is Reason.ENFORCED else "False"
+    before, _ = reported(measured(status, reason))
+    after, events = reported(measured(None, Reason.NOT_MEASURED), before, LATER)
+    assert (conditions(after), events) == (conditions(before), [])
+
+
+def test_a_first_measurement_leaves_the_storage_ready() -> None:
+    after, _ = reported(measured(None, Reason.NOT_MEASURED, "its next change tells"))
+    found = conditions(after)
+    assert (found["QuotaEnforced"]["status"], found["QuotaEnforced"]["message"]) == ("Unknown", "its next change tells")
+    assert found["Ready"]["status"] == "True"
+
+
+def test_a_canary_that_stands_still_is_an_event_and_leaves_ready_alone() -> None:
+    good, _ = reported(measured("True", Reason.ENFORCED))
+    after, events = reported(measured("Unknown", Reason.CANARY_STALE), good, LATER)
+    assert (conditions(after)["Ready"]["status"], events) == ("True", ["CanaryStale"])
+
+
+def test_after_an_outage_enforcement_is_measured_anew() -> None:
+    good, _ = reported(measured("True", Reason.ENFORCED))
+    out, _ = reported(Problem(reason=Reason.HOST_UNREACHABLE, details="x"), good)
+    after, _ = reported(measured(None, Reason.NOT_MEASURED), out)
+    assert [conditions(each)["QuotaEnforced"]["reason"] for each in (out, after)] == ["NotChecked", "NotMeasured"]
