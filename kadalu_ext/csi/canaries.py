@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
@@ -53,28 +53,38 @@ class Canaries:
         self._stopped.set()
 
     def _run(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
-                self.turn()
+                self.turn(self._stopped.wait)
             except Exception:
                 self._log.exception("changing the canaries crashed")
-            if self._stopped.wait(self._beat_s):
-                return
+                self._stopped.wait(self._beat_s)
 
-    def turn(self) -> None:
-        """The next step of every storage's canary is begun, where the one before has ended. Raises: OSError."""
+    def turn(self, pause: Callable[[float], object] = lambda _seconds: None) -> None:
+        """The next step of every storage's canary is begun, where the one before has ended.
+
+        `pause` is called after each with its part of beat_s: a hundred changes at once are too much for one glusterd.
+        Raises: OSError.
+        """
         names = self._storages.names()
-        for name in {**dict.fromkeys(names), **self._steps}:
-            step = self._steps.get(name)
-            if step is not None and not step.future.done():
-                continue  # the storage does not answer: of one that is dead, one worker waits and no more
-            done = step is not None and self._succeeded(name, step.future)
-            if name in names:
-                self._steps[name] = _Step(future=self._beat(name), removal=False)
-            elif step is not None and step.removal and done:
-                del self._steps[name]
-            else:
-                self._leave(name, names)
+        everyone = {**dict.fromkeys(names), **self._steps}
+        for name in everyone:
+            self._step(name, names)
+            pause(self._beat_s / len(everyone))
+        if not everyone:
+            pause(self._beat_s)
+
+    def _step(self, name: StorageName, names: Sequence[StorageName]) -> None:
+        step = self._steps.get(name)
+        if step is not None and not step.future.done():
+            return  # the storage does not answer: of one that is dead, one worker waits and no more
+        done = step is not None and self._succeeded(name, step.future)
+        if name in names:
+            self._steps[name] = _Step(future=self._beat(name), removal=False)
+        elif step is not None and step.removal and done:
+            del self._steps[name]
+        else:
+            self._leave(name, names)
 
     def _beat(self, name: StorageName) -> Future[None]:
         try:
