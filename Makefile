@@ -18,7 +18,7 @@ check: .venv/ready ## ruff, mypy, import-linter, unit tests: before every commit
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m pytest -q tests/unit
 
-fuzz: .venv/ready ## a million damaged inputs for each parser of quotad
+fuzz: .venv/ready ## a million damaged inputs for each parser
 	@$(PYTHON) -m tests.fuzz
 
 up: .venv/ready ## the testbed, left running (python -m tests.testbed status|exec|kubectl)

@@ -10,6 +10,7 @@ TOKENS = (
     "\u0661".encode(), b"=", b"/", b"//", b"..", b"/../", b"[", b"]", b"{", b"}", b'"', b"\\", b"\\u0000", b"\\ud800",
     b"\\040", b" - ", b",", b":", b"#", b"'", b'"""', b"-1", b"0", b"18446744073709551616", b"9223372036854775807",
     b"1e999", b"NaN", b"nan", b"-Infinity", b"null", b"true", b"[" * 2000, b"9" * 5000, b"0x" + b"f" * 5000,
+    b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\1", b"end-volume\n", b"subvolumes", b"`id`",
     b'{"v":1,', b"size", b"path", b"count",
 )  # fmt: skip
 

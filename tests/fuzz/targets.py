@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kadalu_ext import mountinfo, record
-from kadalu_ext.errors import InvalidInputError, RecordError, WireError
+from kadalu_ext.errors import InvalidInputError, RecordError, UnsupportedVolumeError, VolfileError, WireError
+from kadalu_ext.gluster import geometry, messages, oncrpc, volfile, wiredict, xdr
 from kadalu_ext.quotad import bricks, config
+from tests import wire
 from tests.fuzz.mutate import mutate
 
 Feed = Callable[[bytes], None]
@@ -121,9 +123,92 @@ def _config() -> Iterator[Feed]:
     yield feed
 
 
+REPLIES: dict[str, Callable[[bytes], object]] = {
+    "getspec": messages.read_getspec_reply,
+    "get-volume": messages.read_get_volume_reply,
+    "get-volume-info": messages.read_get_volume_info_reply,
+    "list-peers": messages.read_list_peers_reply,
+    "port-by-brick": messages.read_port_by_brick_reply,
+    "setvolume": messages.read_setvolume_reply,
+    "lookup": messages.read_lookup_reply,
+    "statfs": messages.read_statfs_reply,
+    "getxattr": lambda body: messages.read_getxattr_reply(body, wire.ATTRIBUTE),
+}
+VOLUMES = Path(__file__).parents[1] / "unit" / "gluster" / "data"
+
+
+def _bodies(name: str) -> tuple[bytes, ...]:
+    return tuple(wire.load(each).body for each in (name, f"{name}-missing") if each in wire.names())
+
+
+def _dicts() -> tuple[bytes, ...]:
+    volume, getxattr = xdr.Reader(wire.load("get-volume").body), wire.load("getxattr").body
+    for _op_ret_and_op_errno in range(2):
+        volume.i32()
+    volume.string()
+    return volume.opaque(), getxattr[8:]
+
+
+def _reader(read: Callable[[bytes], object]) -> Callable[[], AbstractContextManager[Feed]]:
+    @contextmanager
+    def feeder() -> Iterator[Feed]:
+        def feed(data: bytes) -> None:
+            try:
+                read(data)
+            except WireError:
+                pass
+
+        yield feed
+
+    return feeder
+
+
+def _read_dicts(data: bytes) -> None:
+    for read in (wiredict.decode, wiredict.decode_text, lambda each: wiredict.read_typed(xdr.Reader(each))):
+        try:
+            pairs = read(data)
+        except WireError:
+            continue
+        assert sum(len(value) for value in pairs.values()) <= len(data)
+
+
+def _read_stream(data: bytes) -> None:
+    deframer = oncrpc.Deframer()
+    deframer.feed(data)
+    for each in iter(deframer.next_record, None):
+        oncrpc.decode(each)
+
+
+@contextmanager
+def _volfile() -> Iterator[Feed]:
+    def feed(data: bytes) -> None:
+        try:
+            parsed = volfile.parse(data.decode("utf-8", "surrogateescape"))
+        except VolfileError:
+            return
+        try:
+            shape = geometry.geometry(parsed)
+        except (VolfileError, UnsupportedVolumeError):
+            return
+        assert shape.data_carriers
+
+    yield feed
+
+
 TARGETS = (
     Target(name="a record", samples=RECORDS, open=_record),
     Target(name="the mount table", samples=MOUNTS, open=_mounts),
     Target(name="glusterd's and Kadalu's files", samples=tuple(GLUSTERD.values()), open=_glusterd),
     Target(name="the configuration", samples=CONFIGS, open=_config),
+    *(
+        Target(name=f"gluster's answer to {name}", samples=_bodies(name), open=_reader(read))
+        for name, read in REPLIES.items()
+    ),
+    Target(name="gluster's dictionaries", samples=_dicts(), open=_reader(_read_dicts)),
+    Target(
+        name="a stream of RPC records",
+        samples=tuple(wire.load(name).received for name in wire.names()),
+        open=_reader(_read_stream),
+    ),
+    Target(name="a volfile", samples=tuple(path.read_bytes() for path in sorted(VOLUMES.glob("*.vol"))), open=_volfile),
 )
