@@ -51,6 +51,34 @@ class UnsupportedVolumeError(KadaluExtError):
     """Sizes cannot be enforced on a volume of this kind. The message says which option or type, and what to do."""
 
 
+class DistributedError(UnsupportedVolumeError):
+    """A directory of the volume is spread over several subvolumes, none of which knows the whole of its size."""
+
+
+class ShardedError(UnsupportedVolumeError):
+    """Pieces of files lie outside of their directory."""
+
+
+class BlockHostingError(UnsupportedVolumeError):
+    """The volume belongs to gluster-block."""
+
+
+class ThinArbiterError(UnsupportedVolumeError):
+    """The volume has a thin arbiter, of which our own probe of bricks knows nothing."""
+
+
+class TrashError(UnsupportedVolumeError):
+    """Gluster's trash is on: what is removed goes on counting."""
+
+
+class GlusterQuotaError(UnsupportedVolumeError):
+    """Gluster's own quota answers statfs in place of the brick."""
+
+
+class SharedFileSystemError(UnsupportedVolumeError):
+    """Several bricks of the volume are on one file system, and each shows a part of every size."""
+
+
 # --- the world is not ready: a retry may succeed ---
 
 

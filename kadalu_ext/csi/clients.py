@@ -210,14 +210,14 @@ class StorageClient:
     def _connect(self, storage: Storage, facts: VolumeFacts) -> _Connected:
         promises = self._promises.setdefault(facts.volume_id, Promises(volume=storage.volume))
         store = self._connector.store(storage)
-        bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts))
+        bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts), reserve=facts.reserve)
         volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises)
         trash = TrashCollector(store, storage=storage.name, log=self._log)
         trash.start()
         return _Connected(storage=storage, facts=facts, store=store, bricks=bricks, volumes=volumes, trash=trash)
 
     def _with_bricks(self, old: _Connected, facts: VolumeFacts) -> _Connected:
-        bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(old.storage, facts))
+        bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(old.storage, facts), reserve=facts.reserve)
         return _Connected(
             storage=old.storage, facts=facts, store=old.store, bricks=bricks, volumes=old.volumes, trash=old.trash
         )

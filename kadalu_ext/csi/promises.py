@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import ENODATA, ENOENT
 from typing import Final
@@ -42,18 +42,27 @@ class Promises:
         self._total_until = 0.0
 
     @contextmanager
-    def reserve(self, store: VolumeStore, name: PvName, size_bytes: int, *, overcommit: float) -> Iterator[int | None]:
+    def reserve(
+        self,
+        store: VolumeStore,
+        name: PvName,
+        size_bytes: int,
+        *,
+        overcommit: float,
+        usable_bytes: Callable[[int], int],
+    ) -> Iterator[int | None]:
         """Gives the size of the PV's record if there is one. Otherwise None, and while the block runs `size_bytes` are
         promised to `name`; after its end, the record that it made promises them.
 
         overcommit: of the storage that asks. Storages that share the volume share what is promised, each with its own.
+        usable_bytes: of a volume's size, what can be written.
         Raises: CapacityError if the storage cannot promise that much more; RecordError if the PV's own record cannot be
         read; VolumeIOError.
         """
         with self._lock:
             recorded = read_size(store, name) if name in self._look(store) else None
             if recorded is None:
-                self._check(store, name, size_bytes, overcommit)
+                self._check(store, name, size_bytes, overcommit, usable_bytes)
                 self._reserved[name] = size_bytes
         try:
             yield recorded
@@ -69,7 +78,14 @@ class Promises:
         with self._lock:
             self._recorded.pop(name, None)
 
-    def _check(self, store: VolumeStore, name: PvName, size_bytes: int, overcommit: float) -> None:
+    def _check(
+        self,
+        store: VolumeStore,
+        name: PvName,
+        size_bytes: int,
+        overcommit: float,
+        usable_bytes: Callable[[int], int],
+    ) -> None:
         if time.monotonic() >= self._total_until:
             self._total_bytes = store.statvfs("").total_bytes
             self._total_until = time.monotonic() + TOTAL_S
@@ -78,7 +94,7 @@ class Promises:
             size=size_bytes,
             promised=sum(others.values()),
             pvs=len(others),
-            total=self._total_bytes,
+            total=usable_bytes(self._total_bytes),
             overcommit=overcommit,
             volume=self._volume,
         )

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EEXIST, ENOENT
 from typing import Final
 
@@ -20,6 +20,7 @@ from kadalu_ext.csi.promises import Promises, read_size
 from kadalu_ext.errors import ConflictError, RecordError, VolumeIOError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import TRASH_DIR, pv_path, record_path, staged_record_path, trash_path
 from kadalu_ext.record import CANARY, RECORD_XATTR, PvName, QuotaRecord, encode
 from kadalu_ext.units import format_bytes
@@ -44,6 +45,7 @@ class Bricks:
 
     geometry: Geometry
     probe: BrickProbe
+    reserve: Reserve = field(default_factory=Reserve)
 
 
 class Volumes:
@@ -67,7 +69,9 @@ class Volumes:
         overcommit: what may be promised in all, as a multiple of the volume's size.
         Raises: ConflictError if the PV exists in another size; CapacityError; RecordError if its record cannot be read.
         """
-        reserved = self._promises.reserve(self._store, name, size_bytes, overcommit=overcommit)
+        reserved = self._promises.reserve(
+            self._store, name, size_bytes, overcommit=overcommit, usable_bytes=self._usable_bytes
+        )
         with self._explained(), reserved as recorded:
             if recorded is None:
                 self._make_new(name, size_bytes)
@@ -96,6 +100,9 @@ class Volumes:
                 return
             self._mkdir(pv_path(CANARY), PV_MODE)
             self._write_record(record_path(CANARY), CANARY, size_bytes)
+
+    def _usable_bytes(self, total_bytes: int) -> int:
+        return self.bricks.reserve.usable_bytes(total_bytes, data_bricks=self.bricks.geometry.data_bricks)
 
     def _make_new(self, name: PvName, size_bytes: int) -> None:
         self._mkdir(pv_path(name), PV_MODE)

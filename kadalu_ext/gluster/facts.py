@@ -1,21 +1,26 @@
-"""What must be known of a volume before it is used: that it is started, which one it is, and its bricks."""
+"""What must be known of a volume before it is used: that it is started, which one it is, its bricks, and what stands in
+the way of sizes that are enforced."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from kadalu_ext.errors import UnsupportedVolumeError
+from kadalu_ext.errors import HostUnreachableError, NotFoundError, UnsupportedVolumeError, WireError
+from kadalu_ext.gluster import support
 from kadalu_ext.gluster.client import Glusterd
 from kadalu_ext.gluster.geometry import Geometry, geometry
+from kadalu_ext.gluster.messages import VolumeInfo
+from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.gluster.volfile import parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFacts:
-    """volume_id: gluster's UUID of it."""
+    """volume_id: gluster's UUID of it. reserve: what its bricks keep free."""
 
     volume_id: str
     geometry: Geometry
+    reserve: Reserve = field(default_factory=Reserve)
 
 
 def volume_facts(glusterd: Glusterd, volume: str) -> VolumeFacts:
@@ -25,6 +30,24 @@ def volume_facts(glusterd: Glusterd, volume: str) -> VolumeFacts:
     """
     info = glusterd.started_volume_info(volume)
     try:
-        return VolumeFacts(volume_id=info.volume_id, geometry=geometry(parse(glusterd.getspec(volume))))
+        shape = geometry(parse(glusterd.getspec(volume)))
+        support.check_options(info)
+        _check_file_systems(glusterd, info, shape)
     except UnsupportedVolumeError as error:
-        raise UnsupportedVolumeError(f"{glusterd.host}: volume {volume}: {error}") from error
+        raise type(error)(f"{glusterd.host}: volume {volume}: {error}") from error
+    return VolumeFacts(volume_id=info.volume_id, geometry=shape, reserve=support.reserve(info.options))
+
+
+def _check_file_systems(glusterd: Glusterd, info: VolumeInfo, shape: Geometry) -> None:
+    """Only a brick's own host knows whether it shares a file system; one that does not answer tells nothing, and then
+    the claims' own proof does."""
+    crowded = support.crowded_hosts(info)
+    for brick in shape.bricks:
+        if brick.host not in crowded:
+            continue
+        try:
+            with glusterd.beside(brick.host) as own:
+                volfile = parse(own.getspec(support.brick_volfile_id(info.name, brick)))
+        except (HostUnreachableError, WireError, NotFoundError):
+            continue
+        support.check_brick(volfile, brick)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from kadalu_ext.errors import UnsupportedVolumeError, VolfileError
+from kadalu_ext.errors import (
+    DistributedError,
+    ShardedError,
+    ThinArbiterError,
+    UnsupportedVolumeError,
+    VolfileError,
+)
 from kadalu_ext.gluster.volfile import Volfile, Xlator
 
 _DISTRIBUTE: Final = frozenset({"cluster/distribute", "cluster/dht", "cluster/nufa", "cluster/switch"})
@@ -92,7 +98,7 @@ def geometry(volfile: Volfile) -> Geometry:
     """
     for xlator in volfile.xlators:
         if xlator.type == "features/shard":
-            raise UnsupportedVolumeError(
+            raise ShardedError(
                 "the volume is sharded: the pieces of a file lie outside its directory, where no size is enforced; "
                 "use a volume on which features.shard was never on"
             )
@@ -101,7 +107,7 @@ def geometry(volfile: Volfile) -> Geometry:
         raise VolfileError(f"the volfile has {len(tops)} cluster/distribute translators where a client's has one")
     sets = list(_children(volfile, tops[0]))
     if len(sets) != 1:
-        raise UnsupportedVolumeError(f"the volume is distributed over {len(sets)} subvolumes; {_ONE_SUBVOLUME}")
+        raise DistributedError(f"the volume is distributed over {len(sets)} subvolumes; {_ONE_SUBVOLUME}")
     return _of_set(volfile, sets[0])
 
 
@@ -127,7 +133,7 @@ def _of_set(volfile: Volfile, top: Xlator) -> Geometry:
 
 def _replicate(top: Xlator, clients: list[Xlator]) -> Geometry:
     if "thin-arbiter" in top.options:
-        raise UnsupportedVolumeError(
+        raise ThinArbiterError(
             "the volume has a thin arbiter, which is not supported; use replica 3, or replica 3 arbiter 1"
         )
     arbiters = _number(top, "arbiter-count", 0)

@@ -34,10 +34,16 @@ class Glusterd:
         on_call: Callable[[Call], None] | None = None,
     ) -> None:
         self.host = host
+        self._port = port
+        self._tls = tls
         self.connection = Connection(
             host, port, server="glusterd", tls=tls if tls is not None and tls.management else None, on_call=on_call
         )
         self.timeout_s = timeout_s
+
+    def beside(self, host: str) -> Glusterd:
+        """The glusterd of another host of the same cluster, on a connection of its own, asked in the same way."""
+        return Glusterd(host, port=self._port, timeout_s=self.timeout_s, tls=self._tls)
 
     def getspec(self, volume: str) -> str:
         """The volume's client volfile, also of a stopped volume. Never log it: a volfile may hold passwords.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.gluster.geometry import Brick, Geometry
+from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Reason, reason_of
@@ -80,6 +81,7 @@ class Usable:
     """What is asked for can be had: the gluster volume, as its glusterd describes it.
 
     bricks: all of them, in gluster's order; empty if they were not asked. enforcement: what they say of the canary.
+    reserve: what the bricks keep free.
     """
 
     spec: StorageSpec
@@ -87,6 +89,7 @@ class Usable:
     geometry: Geometry
     bricks: tuple[BrickSeen, ...] = ()
     enforcement: Enforcement | None = None
+    reserve: Reserve = field(default_factory=Reserve)
 
     @property
     def capacity_bytes(self) -> int | None:

@@ -10,6 +10,7 @@ from kadalu_ext.errors import HostUnreachableError, KadaluExtError, WireError
 from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.facts import VolumeFacts, volume_facts
+from kadalu_ext.gluster.support import BLOCK_META, block_hosting
 from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
 from kadalu_ext.operator.canary import Canaries
 from kadalu_ext.operator.metrics import Key
@@ -52,6 +53,8 @@ class Observer:
         except KadaluExtError as error:
             return Problem.of(error, volume=volume)
         probe = self._probe(spec, facts)
+        if any(answer.stat is not None for answer in probe.stat_directory(BLOCK_META)):
+            return Problem.of(block_hosting(volume), volume=volume)
         return Usable(
             spec=spec,
             volume_id=facts.volume_id,
@@ -60,6 +63,7 @@ class Observer:
             enforcement=self._canaries.look(
                 spec.storage.name, probe, facts.geometry, volume=volume, volume_id=facts.volume_id
             ),
+            reserve=facts.reserve,
         )
 
     def watch(self, key: Key, done: Done) -> None:

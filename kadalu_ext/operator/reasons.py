@@ -28,6 +28,7 @@ class Reason(StrEnum):
     VALID = "Valid"
     GLUSTERD_ANSWERS = "GlusterdAnswers"
     VOLUME_USABLE = "VolumeUsable"
+    SPACE_RESERVED = "SpaceReserved"
     STORAGE_READY = "StorageReady"
     STORAGE_CHANGED = "StorageChanged"
     STORAGE_DEGRADED = "StorageDegraded"
@@ -52,6 +53,13 @@ class Reason(StrEnum):
     VOLUME_NOT_FOUND = "VolumeNotFound"
     VOLUME_STOPPED = "VolumeStopped"
     UNSUPPORTED_VOLUME = "UnsupportedVolume"
+    DISTRIBUTED = "Distributed"
+    SHARDED = "Sharded"
+    BLOCK_HOSTING = "BlockHosting"
+    THIN_ARBITER = "ThinArbiter"
+    TRASH_ON = "TrashOn"
+    GLUSTER_QUOTA = "GlusterQuota"
+    SHARED_FILE_SYSTEM = "SharedFileSystem"
     BRICKS_DOWN = "BricksDown"
     NOT_APPLIED = "NotApplied"
     HELD_BY_VOLUMES = "HeldByVolumes"
@@ -117,7 +125,20 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
 }
 """Of reasons whose details do not say it themselves, as the messages of errors.py do."""
 
+_OF_VOLUMES: Final[Mapping[type[errors.KadaluExtError], Reason]] = {
+    errors.UnsupportedVolumeError: Reason.UNSUPPORTED_VOLUME,
+    errors.DistributedError: Reason.DISTRIBUTED,
+    errors.ShardedError: Reason.SHARDED,
+    errors.BlockHostingError: Reason.BLOCK_HOSTING,
+    errors.ThinArbiterError: Reason.THIN_ARBITER,
+    errors.TrashError: Reason.TRASH_ON,
+    errors.GlusterQuotaError: Reason.GLUSTER_QUOTA,
+    errors.SharedFileSystemError: Reason.SHARED_FILE_SYSTEM,
+}
+"""What a volume is or has that sizes cannot be enforced on."""
+
 _CONDITIONS: Final[Mapping[Reason, Condition]] = {
+    **dict.fromkeys(_OF_VOLUMES.values(), Condition.SUPPORTED),
     Reason.INVALID_SPEC: Condition.ACCEPTED,
     Reason.NOT_SUPPORTED_YET: Condition.ACCEPTED,
     Reason.NAME_TAKEN: Condition.ACCEPTED,
@@ -126,7 +147,6 @@ _CONDITIONS: Final[Mapping[Reason, Condition]] = {
     Reason.UNEXPECTED_ANSWER: Condition.REACHABLE,
     Reason.VOLUME_NOT_FOUND: Condition.SUPPORTED,
     Reason.VOLUME_STOPPED: Condition.SUPPORTED,
-    Reason.UNSUPPORTED_VOLUME: Condition.SUPPORTED,
     Reason.NOT_ENFORCED: Condition.QUOTA_ENFORCED,
     Reason.NO_LIMIT: Condition.QUOTA_ENFORCED,
 }
@@ -138,7 +158,7 @@ _LASTING: Final = frozenset(
         Reason.NAME_TAKEN,
         Reason.VOLUME_CHANGED,
         Reason.VOLUME_NOT_FOUND,
-        Reason.UNSUPPORTED_VOLUME,
+        *_OF_VOLUMES.values(),
     }
 )
 
@@ -150,7 +170,7 @@ _OF_ERRORS: Final[Mapping[type[errors.KadaluExtError], Reason]] = {
     errors.VolfileError: Reason.UNEXPECTED_ANSWER,
     errors.NotFoundError: Reason.VOLUME_NOT_FOUND,
     errors.VolumeStoppedError: Reason.VOLUME_STOPPED,
-    errors.UnsupportedVolumeError: Reason.UNSUPPORTED_VOLUME,
+    **_OF_VOLUMES,
     errors.KubernetesError: Reason.NOT_APPLIED,
 }
 """The one table. A class stands for its subclasses, unless they have a row of their own."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
+from kadalu_ext.gluster.support import USUAL_RESERVE, Reserve
 from kadalu_ext.operator import render
 from kadalu_ext.operator.actions import Action, BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
 from kadalu_ext.operator.enforcing import Enforcement
@@ -105,7 +106,8 @@ def _findings(outcome: Usable | Problem, before: Mapping[str, Mapping[str, str]]
         quota, ready = _quota(outcome.enforcement, before.get(Condition.QUOTA_ENFORCED, {})), _bricks_up(outcome)
         if quota[0] == "False" and ready[0] == "True":
             ready = quota  # each claim would wait for that brick
-        return good | {Condition.QUOTA_ENFORCED: quota, Condition.READY: ready}
+        supported = _supported(outcome)
+        return good | {Condition.SUPPORTED: supported, Condition.QUOTA_ENFORCED: quota, Condition.READY: ready}
     bad = ("False", outcome.reason, outcome.message)
     if outcome.reason.condition is Condition.READY:
         return {Condition.READY: bad}
@@ -126,6 +128,18 @@ def _quota(found: Enforcement | None, earlier: Mapping[str, str]) -> Finding:
     if earlier.get("reason") in _MEASURED:
         return earlier["status"], Reason(earlier["reason"]), earlier["message"]
     return "Unknown", Reason.NOT_MEASURED, found.message
+
+
+def _supported(usable: Usable) -> Finding:
+    if usable.reserve in (Reserve(), USUAL_RESERVE):
+        return ("True", *_GOOD[Condition.SUPPORTED])
+    volume = usable.spec.storage.volume
+    return (
+        "True",
+        Reason.SPACE_RESERVED,
+        f"sizes can be enforced on this volume, but storage.reserve keeps {usable.reserve} of each brick free, and no "
+        f"claim is promised that: gluster volume set {volume} storage.reserve {USUAL_RESERVE.percent:g} gives it back",
+    )
 
 
 def _bricks_up(usable: Usable) -> Finding:

@@ -13,6 +13,7 @@ from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
 from kadalu_ext.errors import VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, brick_limit_bytes, decode
 from kadalu_ext.storage import Storage, StorageName
 from kadalu_ext.units import GIB
@@ -201,13 +202,14 @@ class MemoryConnector:
         self.volume_id = "11111111-2222-3333-4444-555555555555"
         self.error: Exception | None = None
         self.asked = 0
+        self.reserve = Reserve()
         self.opened = 0
 
     def facts(self, storage: Storage) -> VolumeFacts:
         self.asked += 1
         if self.error is not None:
             raise self.error
-        return VolumeFacts(volume_id=self.volume_id, geometry=self.bricks.geometry)
+        return VolumeFacts(volume_id=self.volume_id, geometry=self.bricks.geometry, reserve=self.reserve)
 
     def store(self, storage: Storage) -> VolumeStore:
         self.opened += 1

@@ -14,6 +14,7 @@ import pytest
 from kadalu_ext.csi import clients
 from kadalu_ext.csi.clients import Clients, StorageClient
 from kadalu_ext.errors import CapacityError, DeadlineError, HostUnreachableError, InProgressError, NotEnforcedError
+from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import PvName
@@ -80,6 +81,14 @@ def test_an_overcommit_that_changes_is_in_effect_at_the_next_claim_on_the_same_c
     with pytest.raises(CapacityError, match=r"100 MiB, times 0\.5, of which 128 MiB are promised to 2 PVs; at most 0"):
         on.create("pvc-3", 8 * MIB)
     assert on.connector.opened == 1
+
+
+def test_what_bricks_keep_free_is_promised_to_nobody(on: Fixture) -> None:
+    on.store.total_bytes = 100 * MIB
+    on.connector.reserve = Reserve(percent=10)
+    with pytest.raises(CapacityError, match="92 MiB is more than the whole volume vol has: 90 MiB"):
+        on.create("pvc-1", 92 * MIB)
+    on.create("pvc-1", 90 * MIB)
 
 
 def test_storages_that_share_a_volume_share_what_is_promised_each_with_its_own_overcommit(on: Fixture) -> None:

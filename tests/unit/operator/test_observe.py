@@ -10,6 +10,7 @@ import pytest
 from kadalu_ext.errors import HostSilentError, KadaluExtError, VolumeStoppedError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.gluster.support import BLOCK_META
 from kadalu_ext.operator import observe
 from kadalu_ext.operator.actions import Problem, Usable
 from kadalu_ext.operator.observe import Observer
@@ -47,6 +48,8 @@ class FakeGlusterd:
         self.volfile = volfile
         self.error = error
         self.volume_id = VOLUME_ID
+        self.options: dict[str, str] = {}
+        self.bricks = ()
 
     def started_volume_info(self, volume: str) -> FakeGlusterd:
         if self.error:
@@ -61,6 +64,7 @@ class FakeProbe:
     """Bricks that answer, but for the last one."""
 
     opened: ClassVar[list[FakeProbe]] = []
+    block_hosting: ClassVar[bool] = False
 
     def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float) -> None:
         self.bricks = geometry.bricks
@@ -70,6 +74,8 @@ class FakeProbe:
     def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
         stat = BrickStat(total_bytes=8 * GIB, free_bytes=GIB, block_bytes=4096)
         last = len(self.bricks) - 1
+        if path == BLOCK_META and not self.block_hosting:
+            return [BrickAnswer(brick=brick, stat=None, error="ENOENT", up=True) for brick in self.bricks]
         return [
             BrickAnswer(brick=brick, stat=None, error="gone", up=False)
             if number == last
@@ -130,10 +136,17 @@ def test_a_host_that_does_not_answer_is_counted(monkeypatch: pytest.MonkeyPatch)
 def test_a_distributed_volume_is_a_problem_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = observed(monkeypatch, CLIENTS + DHT.format("v-client-1 v-client-2"))
     assert isinstance(seen, Problem)
-    assert seen.reason is Reason.UNSUPPORTED_VOLUME
+    assert seen.reason is Reason.DISTRIBUTED
     assert seen.message.startswith("node1: volume exported: the volume is distributed over 2 subvolumes")
 
 
 def test_a_stopped_volume_is_a_problem_and_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = observed(monkeypatch, "", VolumeStoppedError("node1: exported is stopped"))
     assert seen == Problem(reason=Reason.VOLUME_STOPPED, details="node1: exported is stopped", volume="exported")
+
+
+def test_a_volume_of_gluster_block_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProbe, "block_hosting", True)
+    seen = observed(monkeypatch, CLIENTS + REPLICA + DHT.format("v-replicate-0"))
+    assert isinstance(seen, Problem)
+    assert seen.reason is Reason.BLOCK_HOSTING

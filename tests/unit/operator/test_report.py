@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.operator.actions import BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
 from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
@@ -216,3 +217,17 @@ def test_after_an_outage_enforcement_is_measured_anew() -> None:
     out, _ = reported(Problem(reason=Reason.HOST_UNREACHABLE, details="x"), good)
     after, _ = reported(measured(None, Reason.NOT_MEASURED), out)
     assert [conditions(each)["QuotaEnforced"]["reason"] for each in (out, after)] == ["NotChecked", "NotMeasured"]
+
+
+@pytest.mark.parametrize(
+    ("reserve", "reason"),
+    [
+        (Reserve(percent=1), "VolumeUsable"),
+        (Reserve(percent=10), "SpaceReserved"),
+        (Reserve(size_bytes=5), "SpaceReserved"),
+    ],
+)
+def test_an_unusual_reserve_is_told_and_refuses_nothing(reserve: Reserve, reason: str) -> None:
+    after, _ = reported(replace(usable(), reserve=reserve))
+    assert conditions(after)["Supported"]["reason"] == reason
+    assert {conditions(after)[kind]["status"] for kind in ("Supported", "Ready")} == {"True"}

@@ -1,0 +1,142 @@
+"""Volumes as users have them: what sizes cannot be enforced on is recognised from the wire, each for its own reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kadalu_ext.gluster import gfapi
+from kadalu_ext.gluster.support import BLOCK_META, Reserve
+from kadalu_ext.operator.actions import Problem, Usable
+from kadalu_ext.operator.observe import Observer
+from kadalu_ext.operator.reasons import Condition, Reason
+from kadalu_ext.operator.spec import parse_spec
+from tests.testbed import progress
+from tests.testbed.brickhosts import BrickHosts
+
+VOLUME = "sup"
+
+
+@pytest.fixture
+def hosts(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
+    """A cluster on which a test makes the volume VOLUME."""
+    yield brick_hosts
+    brick_hosts.delete_volume(VOLUME)
+
+
+def look() -> Usable | Problem:
+    details = {"gluster_nodes": ["brick2", "brick1"], "gluster_volname": VOLUME}
+    observer = Observer()
+    try:
+        return observer(parse_spec("ext", {"type": "External", "details": details}))
+    finally:
+        observer.forget(("default", "ext"))
+
+
+def refused(reason: Reason, *words: str) -> None:
+    found = look()
+    assert isinstance(found, Problem), found
+    assert (found.reason, found.reason.condition) == (reason, Condition.SUPPORTED)
+    for word in (f"volume {VOLUME}", *words):
+        assert word in found.message
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason", "remedy"),
+    [
+        ("features.shard", "on", Reason.SHARDED, "features.shard was never on"),
+        ("features.trash", "on", Reason.TRASH_ON, f"gluster volume set {VOLUME} features.trash off"),
+    ],
+)
+def test_an_option_that_lets_files_escape_is_refused(
+    hosts: BrickHosts, option: str, value: str, reason: Reason, remedy: str
+) -> None:
+    hosts.create_volume(VOLUME, "replica 3")
+    assert isinstance(look(), Usable)
+    hosts.gluster("volume", "set", VOLUME, option, value)
+    refused(reason, remedy)
+    hosts.gluster("volume", "set", VOLUME, option, "off")
+    assert isinstance(look(), Usable)
+
+
+def test_glusters_own_quota_is_refused_only_as_long_as_it_answers_for_the_bricks(hosts: BrickHosts) -> None:
+    hosts.create_volume(VOLUME, "replica 3")
+    hosts.gluster("volume", "quota", VOLUME, "enable")
+    refused(Reason.GLUSTER_QUOTA, f"gluster volume set {VOLUME} features.quota-deem-statfs off")
+    hosts.gluster("volume", "set", VOLUME, "features.quota-deem-statfs", "off")
+    assert isinstance(look(), Usable)
+    hosts.gluster("volume", "quota", VOLUME, "disable")
+    assert isinstance(look(), Usable)
+
+
+def test_a_volume_over_several_subvolumes_is_refused(hosts: BrickHosts) -> None:
+    hosts.create_volume(VOLUME, "distribute", ["brick1", "brick2"])
+    refused(Reason.DISTRIBUTED, "distributed over 2 subvolumes")
+
+
+def test_bricks_of_one_volume_on_one_file_system_are_refused_and_of_several_volumes_are_not(hosts: BrickHosts) -> None:
+    # A replica: of two bricks of a distributed volume one would hear of the distribution first.
+    hosts.gluster(
+        "volume", "create", VOLUME, "replica", "3", f"brick1:/bricks/{VOLUME}", f"brick2:/bricks/{VOLUME}",
+        f"brick2:/bricks/{VOLUME}-2", "force",
+    )  # fmt: skip
+    hosts.start_volume(VOLUME)
+    refused(Reason.SHARED_FILE_SYSTEM, "2 bricks of the volume are on one file system of brick2", "replace-brick")
+
+
+def test_a_thin_arbiter_is_refused(hosts: BrickHosts) -> None:
+    hosts.gluster(
+        "volume", "create", VOLUME, "replica", "2", "thin-arbiter", "1", f"brick1:/bricks/{VOLUME}",
+        f"brick2:/bricks/{VOLUME}", f"brick3:/bricks/{VOLUME}",
+    )  # fmt: skip
+    hosts.gluster("volume", "start", VOLUME)
+    refused(Reason.THIN_ARBITER, "use replica 3")
+    hosts.host("brick3").run(["rm", "-rf", f"/bricks/{VOLUME}"])
+
+
+def test_a_volume_of_gluster_block_is_refused(hosts: BrickHosts) -> None:
+    hosts.create_volume(VOLUME, "replica 3")
+    volume = gfapi.Volume.open(VOLUME, ["brick1"], timeout_s=30)
+    try:
+        volume.mkdir(BLOCK_META, 0o700)
+        refused(Reason.BLOCK_HOSTING, BLOCK_META, f"gluster-block list {VOLUME}")
+        volume.rmdir(BLOCK_META)
+        assert isinstance(look(), Usable)
+    finally:
+        volume.close()
+
+
+def test_a_stopped_volume_is_told_from_one_that_is_not_there(hosts: BrickHosts) -> None:
+    hosts.create_volume(VOLUME, "replica 3", start=False)
+    refused(Reason.VOLUME_STOPPED, f"gluster volume start {VOLUME}")
+
+
+def test_a_brick_that_does_not_run_is_named_and_refuses_nothing_while_the_volume_takes_writes(
+    hosts: BrickHosts,
+) -> None:
+    hosts.create_volume(VOLUME, "replica 3")
+    down = []
+    for name, takes_writes in (("brick3", True), ("brick2", False)):
+        hosts.host(name).run(["pkill", "-KILL", "-f", f"glusterfsd.*/bricks/{VOLUME}"])
+        down.append(f"{name}:/bricks/{VOLUME}")
+
+        def offline() -> list[str]:
+            found = look()
+            assert isinstance(found, Usable), found
+            return [str(seen.brick) for seen in found.offline]
+
+        progress.wait_until("the brick to be missed", lambda: set(offline()) == set(down), seconds=60)
+        found = look()
+        assert isinstance(found, Usable)
+        assert found.takes_writes is takes_writes
+
+
+def test_what_bricks_reserve_is_known(hosts: BrickHosts) -> None:
+    hosts.create_volume(VOLUME, "replica 3")
+    sizes = {"7": Reserve(percent=7), "100MB": Reserve(size_bytes=100 << 20), "1": Reserve(percent=1)}
+    for text, expected in sizes.items():
+        hosts.gluster("volume", "set", VOLUME, "storage.reserve", text)
+        found = look()
+        assert isinstance(found, Usable)
+        assert found.reserve == expected
