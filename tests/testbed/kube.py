@@ -161,6 +161,7 @@ class Kube:
         tokens = {user: secrets.token_hex(16) for user in kubeconf.USERS}
         texts = {
             layout.tokens: kubeconf.tokens_csv(tokens),
+            layout.audit_policy: kubeconf.audit_policy_json(),
             layout.run / "containerd.toml": kubeconf.containerd_toml(layout),
             layout.run / "kubelet.json": kubeconf.kubelet_json(layout, cgroups.group(self.sandbox.name)),
             layout.run / "resolv.conf": kubeconf.resolv_conf(),

@@ -79,8 +79,23 @@ class Layout:
     def cni(self) -> Path:
         return self.run / "cni"
 
+    @property
+    def audit_policy(self) -> Path:
+        return self.run / "audit.json"
+
+    @property
+    def audit_log(self) -> Path:
+        """What the project's own service accounts asked of the API server, a line of JSON each."""
+        return self.disk / "audit.log"
+
     def kubeconfig(self, user: str) -> Path:
         return self.run / f"{user}.kubeconfig"
+
+
+def audit_policy_json() -> str:
+    """Every answer to the project's service accounts, and nothing else: tests compare them with their rights."""
+    ours = {"level": "Metadata", "userGroups": ["system:serviceaccounts:kadalu-ext"], "omitStages": ["RequestReceived"]}
+    return _json({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [ours, {"level": "None"}]})
 
 
 def tokens_csv(tokens: Mapping[str, str]) -> str:
@@ -152,6 +167,9 @@ def apiserver(layout: Layout) -> list[str]:
         f"--service-account-signing-key-file={layout.service_account_key}",
         # Logs and exec would look the node's name up otherwise.
         "--kubelet-preferred-address-types=InternalIP",
+        f"--audit-policy-file={layout.audit_policy}",
+        f"--audit-log-path={layout.audit_log}",
+        "--audit-log-mode=blocking",
     ]
 
 

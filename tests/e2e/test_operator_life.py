@@ -1,0 +1,236 @@
+"""A KadaluStorage lives through edits, outages of everything around it, and its deletion; and all is told once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.story import NAMESPACE, VOLUME, Story, claim_manifest, condition
+from tests.testbed import paths
+
+LIFE = "life"
+LIFE_CLASS = f"kadalu.external.{LIFE}"
+OPERATOR = "deploy/kadalu-ext-operator"
+PROGRAM = "bin/kadalu-ext-operator"
+
+
+def storage(name: str = LIFE, hosts: str = "brick1", **fields: Any) -> dict[str, Any]:
+    details = {"gluster_hosts": hosts, "gluster_volname": VOLUME}
+    return {
+        "apiVersion": "kadalu-operator.storage/v1alpha1",
+        "kind": "KadaluStorage",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": "External", "details": [details], **fields},
+    }
+
+
+def ready(story: Story, name: str = LIFE) -> dict[str, Any]:
+    """The storage, once it is Ready in its newest form."""
+
+    def look() -> dict[str, Any] | None:
+        found = story.get("kds", name, "-n", "default")
+        current = found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
+        return found if current and condition(found, "Ready") == "True" else None
+
+    found: dict[str, Any] = story.wait(f"KadaluStorage {name} to be Ready", look)
+    return found
+
+
+def events(story: Story, uid: str) -> list[tuple[str, str]]:
+    """Reason and message of all events about the KadaluStorage with `uid`."""
+    found = story.get("events", "-n", "default", "--field-selector", f"involvedObject.uid={uid}")["items"]
+    return [(event["reason"], event["message"]) for event in found]
+
+
+def assert_told_once(story: Story, uid: str) -> None:
+    twice = [told for told, count in Counter(events(story, uid)).items() if count > 1]
+    assert twice == []
+
+
+def entry(story: Story, name: str = LIFE) -> dict[str, Any] | None:
+    """What CSI driver and mounter are told of it."""
+    data = story.get("configmap", "kadalu-ext-storages", "-n", NAMESPACE).get("data") or {}
+    return json.loads(data[f"{name}.json"]) if f"{name}.json" in data else None
+
+
+def holder(story: Story) -> str:
+    """The pod that has the Lease."""
+    found = story.kube.sandbox.run(
+        story.kube.kubectl_argv("get", "lease", "kadalu-ext-operator", "-n", NAMESPACE, "-o", "json"), check=False
+    )
+    spec = json.loads(found.stdout)["spec"] if found.returncode == 0 else {}
+    return str(spec.get("holderIdentity", "")).partition("_")[0]
+
+
+def processes(story: Story) -> set[str]:
+    return set(story.kube.sandbox.run(["pgrep", "-f", PROGRAM], check=False).stdout.split())
+
+
+@pytest.fixture
+def life(installed: Story) -> Iterator[Story]:
+    """A second storage on the story's volume, Ready."""
+    installed.apply(storage())
+    ready(installed)
+    yield installed
+    installed.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--ignore-not-found", timeout=300)
+
+
+def test_an_edit_is_in_effect_without_a_new_pv_and_an_event_says_what_changed(life: Story) -> None:
+    life.apply(claim_manifest("stays", 8, LIFE_CLASS))
+    life.wait_bound("stays")
+    try:
+        pv = life.get("pvc", "stays")["spec"]["volumeName"]
+        uid = ready(life)["metadata"]["uid"]
+        life.apply(storage(hosts="brick2,brick3", overcommit=2))
+        ready(life)
+        told = life.wait("an event", lambda: [text for why, text in events(life, uid) if why == "StorageChanged"])
+        assert told == ["hosts: brick1 -> brick2, brick3; overcommit: 1.0 -> 2.0"]
+        assert (entry(life) or {})["hosts"] == ["brick2", "brick3"]
+        assert life.get("sc", LIFE_CLASS)["parameters"]["hosts"] == "brick2,brick3"
+        status = ready(life)["status"]
+        assert (life.get("pvc", "stays")["spec"]["volumeName"], status["pvs"], status["provisioned"]) == (pv, 1, "8Mi")
+        assert_told_once(life, uid)
+    finally:
+        life.kube.kubectl("delete", "pvc", "stays")
+    life.wait("no PV to be counted any more", lambda: ready(life)["status"]["pvs"] == 0)
+
+
+def test_a_deletion_waits_for_the_last_pv_and_then_takes_all_that_was_made_and_nothing_on_the_volume(
+    life: Story,
+) -> None:
+    life.apply(claim_manifest("held", 8, LIFE_CLASS))
+    life.wait_bound("held")
+    uid, pv = ready(life)["metadata"]["uid"], life.get("pvc", "held")["spec"]["volumeName"]
+    life.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--wait=false")
+    life.wait("an event that lists the PV", lambda: [text for _, text in events(life, uid) if pv in text])
+    assert condition(life.get("kds", LIFE, "-n", "default"), "Ready") == "False"
+    assert LIFE_CLASS in life.kube.kubectl("get", "sc", "-o", "name")
+    life.kube.kubectl("delete", "pvc", "held")
+    life.wait("the PV to be gone", lambda: pv not in life.kube.kubectl("get", "pv", "-o", "name"))
+    life.wait("the storage to be gone", lambda: LIFE not in life.kube.kubectl("get", "kds", "-A", "-o", "name"))
+    assert LIFE_CLASS not in life.kube.kubectl("get", "sc", "-o", "name")
+    assert entry(life) is None
+    kept = life.on("brick1", "ls", f"/bricks/{VOLUME}").split()
+    assert {"info", "subvol"} <= set(kept), kept
+
+
+def test_a_brick_that_is_offline_is_named_and_gone_from_the_status_when_it_is_back(life: Story) -> None:
+    life.on("brick3", "pkill", "-KILL", "glusterfsd")
+    try:
+        named = life.wait(
+            "the brick to be named",
+            lambda: re.search(r"offline: brick3:/bricks/\S+", life.kube.kubectl("get", "kds", LIFE, "-o", "wide")),
+        )
+        assert "2/3" in life.kube.kubectl("get", "kds", LIFE), named
+        found = life.get("kds", LIFE)
+        assert condition(found, "Ready") == "True"
+        assert [brick["online"] for brick in found["status"]["bricks"]] == [True, True, False]
+        metrics = life.kube.kubectl("get", "--raw", metrics_path(life))
+        assert re.search(r'kadalu_storage_brick_online{host="brick3".*storage="life"} 0.0', metrics), metrics
+    finally:
+        life.on("brick1", "gluster", "volume", "start", VOLUME, "force")
+    life.wait("all to be online", lambda: "3/3" in life.kube.kubectl("get", "kds", LIFE))
+    assert_told_once(life, ready(life)["metadata"]["uid"])
+
+
+def metrics_path(story: Story) -> str:
+    return f"/api/v1/namespaces/{NAMESPACE}/pods/{holder(story)}:8080/proxy/metrics"
+
+
+def test_of_two_operators_one_works_and_the_other_follows_at_once(life: Story) -> None:
+    life.kube.kubectl("scale", OPERATOR, "-n", NAMESPACE, "--replicas=2")
+    try:
+        life.wait("two operators", lambda: life.is_rolled_out(OPERATOR))
+        first = holder(life)
+        uid = ready(life)["metadata"]["uid"]
+        life.kube.kubectl("delete", "pod", first, "-n", NAMESPACE, "--wait=false")
+        life.wait("another one to lead", lambda: holder(life) not in ("", first))
+        life.apply(storage(mountOptions=["noatime"]))
+        ready(life)
+        assert life.get("sc", LIFE_CLASS)["mountOptions"] == ["noatime"]
+        assert_told_once(life, uid)
+    finally:
+        life.kube.kubectl("scale", OPERATOR, "-n", NAMESPACE, "--replicas=1")
+        life.wait("one operator", lambda: len(processes(life)) == 1 and life.is_rolled_out(OPERATOR))
+
+
+def test_killed_again_and_again_it_makes_what_is_asked_for_and_tells_it_once(installed: Story) -> None:
+    for number in range(3):
+        name = f"killed-{number}"
+        installed.apply(storage(name))
+        installed.kube.sandbox.run(["pkill", "-KILL", "-f", PROGRAM], check=False)
+        found = ready(installed, name)
+        told = [reason for reason, _ in events(installed, found["metadata"]["uid"])]
+        assert sorted(told) == sorted(set(told))
+        assert {"Valid", "VolumeUsable"} <= set(told)
+    names = [f"killed-{number}" for number in range(3)]
+    installed.kube.sandbox.run(["pkill", "-KILL", "-f", PROGRAM], check=False)
+    installed.kube.kubectl("delete", "kds", *names, "-n", "default", timeout=300)
+    left = installed.kube.kubectl("get", "sc", "-o", "name")
+    assert [name for name in names if name in left or entry(installed, name)] == []
+
+
+def test_an_api_server_that_hangs_costs_the_lease_and_nothing_else(life: Story) -> None:
+    uid, before = ready(life)["metadata"]["uid"], processes(life)
+    life.kube.sandbox.run(["pkill", "-STOP", "-x", "kube-apiserver"])
+    try:
+        # the leader can no longer know that it is one: it ends, and kubelet starts it anew
+        life.wait("the operator to give up", lambda: not before & processes(life))
+    finally:
+        life.kube.sandbox.run(["pkill", "-CONT", "-x", "kube-apiserver"])
+    life.wait("the operator to be back", lambda: life.is_rolled_out(OPERATOR))
+    life.apply(storage(hosts="brick2"))
+    ready(life)
+    assert (entry(life) or {})["hosts"] == ["brick2"]
+    assert_told_once(life, uid)
+
+
+def test_it_has_no_privilege_and_its_image_is_read_only(installed: Story) -> None:
+    def inside(path: str) -> str:
+        return installed.kube.kubectl("exec", "-n", NAMESPACE, OPERATOR, "--", "cat", path)
+
+    status = dict(line.split(":", 1) for line in inside("/proc/1/status").splitlines())
+    assert status["Uid"].split() == ["65532"] * 4
+    assert {status[name].strip("\t0") for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {""}
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+    root = next(line for line in inside("/proc/1/mountinfo").splitlines() if line.split()[4] == "/")
+    assert "ro" in root.split()[5].split(","), root
+
+
+def test_every_right_that_it_has_is_used_and_it_asked_for_no_other(installed: Story) -> None:
+    """By what the API server's audit log has of this run, in which every kind of change was made."""
+    user = f"system:serviceaccount:{NAMESPACE}:kadalu-ext-operator"
+    records = [json.loads(line) for line in (installed.kube.layout.audit_log).read_text().splitlines()]
+    own = [record for record in records if record["user"]["username"] == user and "objectRef" in record]
+    denied = [record["requestURI"] for record in own if record.get("responseStatus", {}).get("code") == 403]
+    assert denied == []
+    used = {right(record["objectRef"], record["verb"]) for record in own}
+    granted = set()
+    for kind, name in (("clusterrole", ()), ("role", ("-n", NAMESPACE))):
+        for rule in installed.get(kind, "kadalu-ext-operator", *name)["rules"]:
+            granted |= {
+                (group, resource, verb)
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    assert granted - used == set()
+    assert used - granted == set()
+
+
+def right(reference: dict[str, str], verb: str) -> tuple[str, str, str]:
+    resource, sub = reference["resource"], reference.get("subresource")
+    return reference.get("apiGroup", ""), f"{resource}/{sub}" if sub else resource, verb
+
+
+def test_the_page_of_metrics_has_every_metric(life: Story) -> None:
+    served = life.kube.kubectl("get", "--raw", metrics_path(life))
+    names = {line.split()[2] for line in served.splitlines() if line.startswith("# TYPE kadalu_")}
+    page = (paths.REPOSITORY / "docs" / "metrics.md").read_text()
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert "kadalu_operator_leader 1.0" in served
