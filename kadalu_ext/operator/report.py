@@ -82,8 +82,9 @@ def _is_news(shown: Mapping[str, str], earlier: Mapping[str, str], reason: Reaso
 
 
 def _ready(condition: Mapping[str, str]) -> str:
-    """For the column: True, or why not, in one word."""
-    return condition["status"] if condition["status"] == "True" else f"{condition['status']}: {condition['reason']}"
+    """For the column: True, or with a word of why there is something to do."""
+    fine = condition["reason"] == Reason.STORAGE_READY
+    return condition["status"] if fine else f"{condition['status']}: {condition['reason']}"
 
 
 def volume_type(geometry: Geometry) -> str:

@@ -100,7 +100,7 @@ def test_a_brick_that_is_offline_is_named_and_claims_are_still_served() -> None:
     ready = conditions(degraded)["Ready"]
     assert (ready["status"], ready["reason"], events) == ("True", "StorageDegraded", ["StorageDegraded"])
     assert "1 of 3 bricks of volume exported is offline: node3:/bricks/v" in ready["message"]
-    assert degraded.status["bricksOnline"] == "2/3"
+    assert (degraded.status["bricksOnline"], degraded.status["ready"]) == ("2/3", "True: StorageDegraded")
     assert degraded.status["bricks"][2]["error"] == "brick node3:/bricks/v: gone"
     assert reported(usable(), degraded, LATER)[1] == ["StorageReady"]
 
