@@ -36,12 +36,14 @@ class Cluster(Protocol):
 class Done:
     """What became of one look at a KadaluStorage.
 
-    actions: what was done. gone: it is not there any more, or about to go. outcome: what was found, if it was looked
-    for. status: as it is now. provisioned: what is promised of it, if that is known.
+    actions: what was done. gone: it is not there any more, or about to go. spec: what is asked for, if that is
+    understood. outcome: what was found, if it was looked for. status: as it is now. provisioned: what is promised of
+    it, if that is known.
     """
 
     actions: tuple[Action, ...] = ()
     gone: bool = False
+    spec: StorageSpec | None = None
     outcome: Usable | Problem | None = None
     status: Mapping[str, Any] = field(default_factory=dict)
     provisioned: Provisioned | None = None
@@ -103,6 +105,7 @@ class Reconciler:
             raise
         return Done(
             actions=tuple(actions),
+            spec=None if isinstance(accepted, Problem) else accepted,
             outcome=outcome,
             status=_status(resource, actions),
             provisioned=existing.provisioned,

@@ -1,0 +1,63 @@
+"""A storage hears of what its hosts tell, once for each host, and only as long as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kadalu_ext.operator.metrics import Key
+from kadalu_ext.operator.reconcile import Done
+from kadalu_ext.operator.watching import HOSTS, GlusterWatcher
+from tests.unit.operator.samples import usable
+
+EXT: Key = ("default", "ext")
+
+
+class FakeHosts:
+    """Who listens to which hosts."""
+
+    def __init__(self) -> None:
+        self.listening: dict[int, tuple[tuple[str, ...], Callable[[str], None]]] = {}
+        self.count = 0
+
+    def listen(self, hosts: Sequence[str], listener: Callable[[str], None]) -> Callable[[], None]:
+        self.count += 1
+        number = self.count
+        self.listening[number] = (tuple(hosts), listener)
+        return lambda: self.listening.pop(number) and None
+
+    def hosts(self) -> list[tuple[str, ...]]:
+        return [hosts for hosts, _ in self.listening.values()]
+
+
+def asked_for(hosts: str) -> Done:
+    spec = {"type": "External", "details": {"gluster_hosts": hosts, "gluster_volname": "v"}}
+    return Done(spec=usable(spec).spec)
+
+
+def test_what_a_host_tells_reaches_its_storage() -> None:
+    hosts, told = FakeHosts(), list[Key]()
+    watcher = GlusterWatcher(hosts.listen, told.append)
+    watcher.watch(EXT, asked_for("a,b"))
+    watcher.watch(EXT, asked_for("a,b"))
+    assert hosts.hosts() == [("a", "b")]
+    for _, listener in hosts.listening.values():
+        listener("a")
+    assert told == [EXT]
+
+
+def test_other_hosts_are_listened_to_instead_and_none_when_the_storage_is_gone() -> None:
+    hosts = FakeHosts()
+    watcher = GlusterWatcher(hosts.listen, lambda _: None)
+    watcher.watch(EXT, asked_for("a"))
+    watcher.watch(EXT, asked_for("b"))
+    watcher.watch(EXT, Done())
+    assert hosts.hosts() == [("b",)]
+    watcher.forget(EXT)
+    watcher.forget(EXT)
+    assert hosts.hosts() == []
+
+
+def test_not_all_of_many_hosts_are_listened_to() -> None:
+    hosts = FakeHosts()
+    GlusterWatcher(hosts.listen, lambda _: None).watch(EXT, asked_for("a,b,c,d,e,f"))
+    assert [len(each) for each in hosts.hosts()] == [HOSTS]
