@@ -7,10 +7,19 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import bench_arrival, bench_canary, bench_crawl, bench_create, bench_enforce, bench_idle
+from benchmarks import (
+    bench_arrival,
+    bench_canary,
+    bench_crawl,
+    bench_create,
+    bench_enforce,
+    bench_idle,
+    bench_operator,
+)
 from benchmarks.figure import Figure, table
 from tests.testbed import deb, suite
 from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.kube import Kube
 from tests.testbed.sandbox import INSIDE, Sandbox
 
 VOLUME = "bench"
@@ -33,6 +42,10 @@ def main() -> int:
         *bench_canary.run(hosts, VOLUME),
         *bench_crawl.run(hosts),
     ]
+    suite.wait_built(sandbox.name, "kube")
+    kube = Kube(sandbox)
+    kube.start()  # last: what runs beside a measurement is part of it
+    figures += bench_operator.run(hosts, kube, VOLUME)
     print(table(figures))
     report = Path("build") / "bench.json"
     report.parent.mkdir(exist_ok=True)

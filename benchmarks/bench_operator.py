@@ -23,6 +23,7 @@ from tests.testbed.sandbox import BRIDGE, BRIDGE_ADDRESS, NODE_ADDRESS
 
 ALIVE: Final = 90
 DEAD: Final = 10
+ROUNDS: Final = 2
 SILENT: Final = "10.77.0.50"
 """An address of the brick hosts' network where packets vanish."""
 
@@ -45,8 +46,12 @@ def run(hosts: BrickHosts, kube: Kube, volume: str, argv: Sequence[str] = ()) ->
         dead = [_storage(f"dead-{n}", [kinds[n % len(kinds)]], volume) for n in range(DEAD)]
         neighbour = ["ip", "neighbour", "replace", SILENT, "lladdr", "02:00:00:00:00:01", "dev", BRIDGE]
         kube.sandbox.run([*neighbour, "nud", "permanent"])
-        without = _round(kube, api, argv, alive, "")
-        beside = _round(kube, api, argv, [*dead, *alive], " and 10 dead ones")
+        rounds = [
+            (_round(kube, api, argv, alive, ""), _round(kube, api, argv, [*dead, *alive], " and 10 dead ones"))
+            for _ in range(ROUNDS)
+        ]
+    # the better of each: a machine that does something else meanwhile makes either slower, and neither faster
+    without, beside = ([min(column) for column in zip(*kind, strict=True)] for kind in zip(*rounds, strict=True))
     return [
         _figure("90 KadaluStorages Ready, beside 10 dead", "s", beside[0], without[0], "ratio <= 1.1"),
         _figure("memory of the operator, beside 10 dead", "MiB", beside[1], without[1], "bounded"),
@@ -62,7 +67,7 @@ def _figure(name: str, unit: str, value: float, anchor: float, goal: str) -> Fig
 def _round(
     kube: Kube, api: client.CustomObjectsApi, argv: Sequence[str], storages: list[dict[str, Any]], what: str
 ) -> tuple[float, float, float, float]:
-    """Seconds until the ninety are Ready; then, after a minute: MiB of memory, threads, seconds of processor."""
+    """Seconds until the ninety are Ready; MiB of memory and threads then; seconds of processor in the minute after."""
     with _operator(kube, argv) as operator:
         try:
             with progress.step(f"{ALIVE} KadaluStorages{what}"):

@@ -71,7 +71,7 @@ class Operator:
         self._options = options
         self._log = log
         self._metrics = Metrics()
-        self._election = Election(kube, f"{socket.gethostname()}_{uuid.uuid4()}")
+        self._election = Election(kube, _identity())
         self._metrics.leader.set_function(lambda: float(self._election.leading))
         pvs = PvTable(lambda storage: self._controller.poke(storage))
         observer = Observer(failed=lambda host, error: self._metrics.host_errors.labels(host, error).inc())
@@ -166,6 +166,12 @@ def parse(arguments: Sequence[str] | None) -> Options:
         port=found.port,
         log_level=found.log_level,
     )
+
+
+def _identity() -> str:
+    """Of a pod its name: when it is started anew, its earlier process is gone, and the Lease still its own."""
+    name = socket.gethostname()
+    return name if "KUBERNETES_SERVICE_HOST" in os.environ else f"{name}_{uuid.uuid4()}"
 
 
 def _api() -> client.ApiClient:

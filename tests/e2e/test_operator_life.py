@@ -135,7 +135,8 @@ def test_a_brick_that_is_offline_is_named_and_gone_from_the_status_when_it_is_ba
     finally:
         life.on("brick1", "gluster", "volume", "start", VOLUME, "force")
     life.wait("all to be online", lambda: "3/3" in life.kube.kubectl("get", "kds", LIFE))
-    assert_told_once(life, ready(life)["metadata"]["uid"])
+    told = Counter(reason for reason, _ in events(life, ready(life)["metadata"]["uid"]))
+    assert (told["StorageReady"], told["StorageDegraded"]) == (2, 1), told
 
 
 def metrics_path(story: Story) -> str:
