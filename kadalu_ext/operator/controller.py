@@ -25,6 +25,9 @@ THREADS: Final = 24
 PATIENT: Final = 12
 """So many of them, at most, wait for hosts that are known to be silent."""
 
+SETTLE_S: Final = 0.2
+"""glusterd tells of one change several times within moments."""
+
 HUNG_S: Final = 180.0
 """Everything in one look is bounded, and takes seconds: what has not ended after so long never will."""
 
@@ -106,6 +109,10 @@ class Controller:
             keys = [key for known in self._known.values() for key in known if key[1] == storage]
         for key in keys:
             self.queue.add(key)
+
+    def changed(self, key: Key) -> None:
+        """Something about its volume did: often told several times, before all of it is done."""
+        self.queue.add(key, delay_s=SETTLE_S)
 
     # --- work ---
 

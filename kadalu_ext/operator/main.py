@@ -19,6 +19,7 @@ from kubernetes import client, config
 
 from kadalu_ext import __version__
 from kadalu_ext.errors import KadaluExtError, KubernetesError
+from kadalu_ext.gluster.client import SHARED
 from kadalu_ext.log import Logger, configure
 from kadalu_ext.operator.controller import HUNG_S, THREADS, Controller
 from kadalu_ext.operator.following import Follower
@@ -29,6 +30,7 @@ from kadalu_ext.operator.metrics import Metrics
 from kadalu_ext.operator.observe import Observer
 from kadalu_ext.operator.pvs import PvTable
 from kadalu_ext.operator.reconcile import Reconciler
+from kadalu_ext.operator.watching import GlusterWatcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ class Operator:
             metrics=self._metrics,
             watchers=[observer],
         )
+        self._controller.watchers.append(GlusterWatcher(SHARED.listen, self._controller.changed))
         follow_pvs = Follower(kube.pvs, replace=pvs.replace, changed=pvs.change, log=log)
         self._followers = [
             *(
