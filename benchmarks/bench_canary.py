@@ -17,11 +17,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
+from kadalu_ext.csi.storages import Storages
+
 from benchmarks.figure import Figure
 from kadalu_ext.csi import canaries
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.connection import GlusterConnector
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.gluster.brick import BrickProbe
 from kadalu_ext.log import Logger
 from kadalu_ext.operator.canary import Canaries

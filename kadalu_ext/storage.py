@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final, NewType
 
 from kadalu_ext.errors import InvalidInputError
@@ -23,6 +24,9 @@ PROVISIONER: Final = "kadalu.external"
 
 CONFIG_MAP: Final = "kadalu-ext-storages"
 """The ConfigMap with one `<storage>.json` a storage, in the namespace where the project is installed."""
+
+TLS_FILES: Final = "kadalu-ext-storages-tls"
+"""The name of the Secret with the TLS files of all storages that have some, in the same namespace. Keys: `tls_key`."""
 
 GLUSTERD_PORT: Final = 24007
 
@@ -38,6 +42,16 @@ _VOLUME: Final = re.compile(r"[A-Za-z0-9_-]{1,253}")
 _OPTION: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 
+class Encryption(StrEnum):
+    """What of a storage's gluster cluster speaks TLS, and therefore wants a client's certificate."""
+
+    NONE = "none"
+    BRICKS = "bricks"
+    """Bricks alone: the volume options client.ssl and server.ssl."""
+    ALL = "all"
+    """glusterd, too: /var/lib/glusterd/secure-access is there. Bricks are as the volume's options say."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Storage:
     """One gluster volume as a storage: where it is, and how its clients are to be started.
@@ -46,6 +60,7 @@ class Storage:
     options: glusterfs client options, already checked by the operator (`log-level` → `DEBUG`); dashes, lower case.
     overcommit: how much may be promised to PVs, as a multiple of the volume's size. Only the ConfigMap has it: it is no
     part of what a PV needs, and one that does not arrive promises each byte once.
+    tls: likewise of the ConfigMap alone, since a StorageClass cannot follow a cluster that is encrypted later.
     """
 
     name: StorageName
@@ -53,6 +68,14 @@ class Storage:
     volume: str
     options: Mapping[str, str] = field(default_factory=dict)
     overcommit: float = 1.0
+    tls: Encryption = Encryption.NONE
+
+
+def tls_key(name: StorageName, file: str) -> str:
+    """The key in TLS_FILES of a storage's `glusterfs.pem`, `glusterfs.key` or `glusterfs.ca`: `<storage>.crt`, `.key`,
+    `.ca`."""
+    kind = file.rpartition(".")[2]
+    return f"{name}.{'crt' if kind == 'pem' else kind}"
 
 
 def storage_class_name(name: StorageName) -> str:
@@ -66,7 +89,7 @@ def mount_source(name: StorageName) -> str:
 
 
 def to_parameters(storage: Storage) -> dict[str, str]:
-    """The StorageClass parameters; `from_parameters` reads them back, all but overcommit."""
+    """The StorageClass parameters; `from_parameters` reads them back, all but overcommit and TLS."""
     parameters = {"storage": storage.name, "hosts": ",".join(storage.hosts), "volume": storage.volume}
     if storage.options:
         parameters["options"] = ",".join(f"{key}={value}" for key, value in sorted(storage.options.items()))
@@ -104,6 +127,7 @@ def to_json(storage: Storage) -> str:
             "volume": storage.volume,
             "options": dict(storage.options),
             "overcommit": storage.overcommit,
+            "tls": storage.tls,
         },
         sort_keys=True,
     )
@@ -127,7 +151,12 @@ def from_json(text: str) -> Storage:
     overcommit = entry.get("overcommit", 1.0)
     if isinstance(overcommit, bool) or not isinstance(overcommit, int | float):
         raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: overcommit must be a number")
-    return _checked(name, hosts, volume, options, float(overcommit))
+    try:
+        tls = Encryption(entry.get("tls", Encryption.NONE))
+    except ValueError:
+        allowed = ", ".join(Encryption)
+        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: tls must be one of {allowed}") from None
+    return replace(_checked(name, hosts, volume, options, float(overcommit)), tls=tls)
 
 
 def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str], overcommit: float = 1.0) -> Storage:

@@ -9,7 +9,6 @@ From the inside outwards, the controller:
     trash                           empties what was deleted
     connection                      a storage's volume: facts, libgfapi and the bricks' connections
     clients                         one client a storage, with its own workers; one call in flight a volume
-    storages                        which storages there are: the mounted ConfigMap
     identity, controller            thin gRPC servicers
     main                            the command line
 

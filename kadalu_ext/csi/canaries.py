@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.csi.clients import Clients
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY
 from kadalu_ext.storage import StorageName
+from kadalu_ext.storages import Storages
 
 BEAT_S: Final = 20.0
 """A brick host that stops enforcing is found out by the first change after that, and by the operator's next look."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
 from kadalu_ext.gluster import brick, gfapi
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.facts import volume_facts
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.storage import Storage
 
 _CLIENT_WAIT_S: Final = 5.0
@@ -16,16 +19,23 @@ _BRICK_TIMEOUT_S: Final = 1.0
 
 
 class GlusterConnector:
-    """The real thing, see ports.Connector."""
+    """The real thing, see ports.Connector. `tls` says what a storage's cluster is spoken to with."""
+
+    def __init__(self, tls: Callable[[Storage], Tls | None] = lambda _: None) -> None:
+        self._tls = tls
 
     def facts(self, storage: Storage) -> VolumeFacts:
-        def ask(glusterd: Glusterd) -> VolumeFacts:
-            return volume_facts(glusterd, storage.volume)
+        tls = self._tls(storage)
 
-        return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S)
+        def ask(glusterd: Glusterd) -> VolumeFacts:
+            return replace(volume_facts(glusterd, storage.volume), tls=tls)
+
+        return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S, tls=tls)
 
     def store(self, storage: Storage) -> VolumeStore:
-        return gfapi.Volume.open(storage.volume, storage.hosts, timeout_s=_CLIENT_WAIT_S)
+        return gfapi.Volume.open(
+            storage.volume, storage.hosts, timeout_s=_CLIENT_WAIT_S, tls=lambda: self._tls(storage)
+        )
 
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
-        return brick.BrickProbe(storage.volume, facts.volume_id, facts.geometry, _BRICK_TIMEOUT_S)
+        return brick.BrickProbe(storage.volume, facts.volume_id, facts.geometry, _BRICK_TIMEOUT_S, tls=facts.tls)

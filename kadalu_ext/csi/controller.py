@@ -9,10 +9,10 @@ import grpc
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.csi import params
 from kadalu_ext.csi.clients import Clients, StorageClient
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.errors import InvalidInputError, NotFoundError, UnavailableError
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import StorageName, parse_volume_id, to_parameters, volume_id
+from kadalu_ext.storages import Storages
 
 LONGEST_S: Final = 30.0
 """No caller waits longer for an answer, whatever its deadline: what the answer is will not change soon."""

@@ -17,7 +17,7 @@ from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.connection import GlusterConnector
 from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.identity import Identity
-from kadalu_ext.csi.storages import Storages
+from kadalu_ext.storages import Storages
 
 RPC_THREADS: Final = 128
 """More than csi-provisioner's --worker-threads (100), which is how many calls it makes at a time."""
@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("--storages", required=True, help="the directory where the ConfigMap of storages is mounted")
     both.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 
-    programs.add_parser("controller", parents=[both], help="makes and deletes volumes; one for the whole cluster")
+    one = programs.add_parser("controller", parents=[both], help="makes and deletes volumes; one for the whole cluster")
+    one.add_argument("--tls", default="/etc/kadalu-ext/tls", help="where the Secret with TLS files is mounted")
     node = programs.add_parser("node", parents=[both], help="mounts volumes for pods; one on each node")
     node.add_argument("--node-id", required=True, help="the name of this node")
     node.add_argument("--mounter", required=True, help="the unix socket of kadalu-ext-mounter on this node")
@@ -61,8 +62,8 @@ def controller(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    storages = Storages(args.storages)
-    clients = Clients(connector=GlusterConnector(), log=logger)
+    storages = Storages(args.storages, args.tls)
+    clients = Clients(connector=GlusterConnector(storages.tls), log=logger)
     server = rpc.serve_unix(args.endpoint.removeprefix("unix://"), log=logger, workers=RPC_THREADS, quiet=_QUIET)
     # abstract by its stub; what it does not define answers UNIMPLEMENTED
     servicer = Controller(storages=storages, clients=clients)  # type: ignore[abstract]

@@ -47,7 +47,11 @@ class MounterClient:
         """Raises: MounterError if the mounter is not there, does not answer in time, or cannot; what else it says, as
         the error that it was."""
         request = mounter_pb2.MountRequest(
-            storage=storage.name, hosts=storage.hosts, volume=storage.volume, options=storage.options
+            storage=storage.name,
+            hosts=storage.hosts,
+            volume=storage.volume,
+            options=storage.options,
+            tls=storage.tls,
         )
         try:
             # One channel a call: a kept one would go on waiting after the mounter is back (gRPC's backoff).

@@ -20,9 +20,9 @@ from kadalu_ext.csi.mounts import FLAGS, Mounts
 from kadalu_ext.csi.nodevolumes import NodeVolumes, Volume
 from kadalu_ext.csi.params import check_capability
 from kadalu_ext.csi.registration import Registration
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.errors import InvalidInputError, NotFoundError
 from kadalu_ext.storage import Storage, from_parameters, parse_volume_id
+from kadalu_ext.storages import Storages
 
 RPC_THREADS: Final = 256
 """A node has some hundred volumes, and kubelet asks for all of them at once after a restart, dead storages' too."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from kadalu_ext.gluster.volfile import Volfile, Xlator
@@ -34,14 +35,63 @@ _REFUSING: Final = {"remote-host": "127.0.0.1", "remote-port": "1"}
 """Where nothing listens: a brick that refuses is down at once, a silent one stops a client's start for ten seconds."""
 
 
-def client_volfile(volfile: Volfile, *, options: Mapping[str, str], hidden: Collection[str] = ()) -> Volfile:
+_TRUE: Final = frozenset({"1", "on", "yes", "true", "enable"})
+"""gf_string2boolean in libglusterfs/src/common-utils.c; it does not care for case."""
+
+_MARK_LETTERS: Final = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """Paths of PEM files. A path's content never changes: what is renewed has another path."""
+
+    certificate: str
+    key: str
+    ca: str
+
+
+Brick = tuple[str, str]
+"""The host and path that a protocol/client is told."""
+
+
+def brick(client: Xlator) -> Brick:
+    """Of a protocol/client."""
+    return client.options.get("remote-host", ""), client.options.get("remote-subvolume", "")
+
+
+def wants_tls(client: Xlator) -> bool:
+    """Whether a protocol/client is told to speak TLS to its brick: the volume option client.ssl."""
+    return client.options.get("transport.socket.ssl-enabled", "off").lower() in _TRUE
+
+
+def client_volfile(
+    volfile: Volfile,
+    *,
+    options: Mapping[str, str],
+    hidden: Collection[str] = (),
+    tls: TlsFiles | None = None,
+    ports: Mapping[Brick, int] | None = None,
+) -> Volfile:
     """The volfile for our client: with CLIENT_OPTIONS set, and the bricks of the hosts in `hidden` pointed to where
     they are refused.
+
+    tls: for bricks to which clients speak TLS.
+    ports: of bricks, by host and path; with it the client never asks glusterd for them, and those that are not in it
+    are refused. libgfapi cannot speak TLS to one glusterd and not to another in the same process.
+
+    gluster takes neither of the two into a client that runs, unless a translator's name changes: so the top one's has
+    a mark of both.
 
     options: the storage's; those that are not for a client's command line are set here: `log-level`.
     No brick is ever left out: what replicate and disperse note on files counts bricks by position.
     """
-    return Volfile(xlators=tuple(_xlator(xlator, options, hidden) for xlator in volfile.xlators))
+    xlators = [_xlator(xlator, options, hidden) for xlator in volfile.xlators]
+    if tls is not None or ports is not None:
+        xlators = [_encrypted(xlator, tls, ports) for xlator in xlators]
+        told = repr((tls, sorted((ports or {}).items()), [wants_tls(xlator) for xlator in xlators]))
+        mark = hashlib.sha256(told.encode()).hexdigest()[:_MARK_LETTERS]
+        xlators[-1] = replace(xlators[-1], name=f"{xlators[-1].name}-{mark}")
+    return Volfile(xlators=tuple(xlators))
 
 
 def _xlator(xlator: Xlator, wanted: Mapping[str, str], hidden: Collection[str]) -> Xlator:
@@ -53,4 +103,20 @@ def _xlator(xlator: Xlator, wanted: Mapping[str, str], hidden: Collection[str]) 
             options["ping-timeout"] = str(PING_TIMEOUT_S)
         if options.get("remote-host") in hidden:
             options |= _REFUSING
+    return replace(xlator, options=options)
+
+
+def _encrypted(xlator: Xlator, tls: TlsFiles | None, ports: Mapping[Brick, int] | None) -> Xlator:
+    if xlator.type != "protocol/client":
+        return xlator
+    options = dict(xlator.options)
+    if tls is not None and wants_tls(xlator):
+        options |= {
+            "transport.socket.ssl-own-cert": tls.certificate,
+            "transport.socket.ssl-private-key": tls.key,
+            "transport.socket.ssl-ca-list": tls.ca,
+        }
+    if ports is not None and options.get("remote-host") != _REFUSING["remote-host"]:
+        port = ports.get(brick(xlator))
+        options |= _REFUSING if port is None else {"remote-port": str(port)}
     return replace(xlator, options=options)

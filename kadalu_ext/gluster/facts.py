@@ -11,16 +11,18 @@ from kadalu_ext.gluster.client import Glusterd
 from kadalu_ext.gluster.geometry import Geometry, geometry
 from kadalu_ext.gluster.messages import VolumeInfo
 from kadalu_ext.gluster.support import Reserve
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.volfile import parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFacts:
-    """volume_id: gluster's UUID of it. reserve: what its bricks keep free."""
+    """volume_id: gluster's UUID of it. reserve: what its bricks keep free. tls: what its cluster is spoken to with."""
 
     volume_id: str
     geometry: Geometry
     reserve: Reserve = field(default_factory=Reserve)
+    tls: Tls | None = None
 
 
 def volume_facts(glusterd: Glusterd, volume: str) -> VolumeFacts:

@@ -7,6 +7,8 @@ whatever a volfile holds. Mounter and CSI controller both use this.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,14 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from kadalu_ext.errors import HostSilentError, HostUnreachableError, VolfileError, WireError
+from kadalu_ext.errors import HostSilentError, HostUnreachableError, TlsError, VolfileError, WireError
 from kadalu_ext.gluster import volfile
 from kadalu_ext.gluster.client import Glusterd, first_answer
-from kadalu_ext.gluster.clientvolfile import client_volfile
+from kadalu_ext.gluster.clientvolfile import Brick, TlsFiles, brick, client_volfile, wants_tls
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.oncrpc import Procedure
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.vetting import vet
-from kadalu_ext.gluster.volfile import Volfile
+from kadalu_ext.gluster.volfile import Volfile, Xlator
 from kadalu_ext.gluster.volserver import VolfileServer
 
 TIMEOUT_S: Final = 1.0
@@ -30,17 +33,34 @@ TIMEOUT_S: Final = 1.0
 REFRESH_S: Final = 5.0
 """How often whoever owns a Feed lets it look for a changed volfile, and for hidden hosts that answer again."""
 
+_NAME_LETTERS: Final = 16
+
 _NOTHING: Final = Procedure(program=14398633, version=2, number=0)
 """A call that does nothing: a brick that lives says that it does not serve it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A volume, the hosts whose glusterds know it, and client options as in clientvolfile.client_volfile."""
+    """A volume, the hosts whose glusterds know it, client options as in clientvolfile.client_volfile, and what an
+    encrypted cluster is spoken to with."""
 
     volume: str
     hosts: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    tls: Tls | None = None
+
+    @property
+    def tells_ports(self) -> bool:
+        """Whether clients are told the ports of bricks: they cannot ask a glusterd that speaks TLS."""
+        return self.tls is not None and self.tls.management
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """silent: brick hosts that take no question. ports: of the bricks whose glusterd told it."""
+
+    silent: frozenset[str]
+    ports: Mapping[Brick, int]
 
 
 def fetch(source: Source) -> Volfile:
@@ -61,38 +81,43 @@ def fetch(source: Source) -> Volfile:
             ) from error
         return vet(parsed, host=glusterd.host, volume=source.volume)
 
-    return first_answer(source.hosts, ask, TIMEOUT_S)
+    return first_answer(source.hosts, ask, TIMEOUT_S, tls=source.tls)
 
 
-def silent(volume: Volfile, among: frozenset[str] | None) -> frozenset[str]:
-    """The brick hosts, of those in `among` (None: of all), that are silent: glusterd, or a brick that should run, takes
-    no question within TIMEOUT_S.
+def probe(source: Source, volume: Volfile, among: frozenset[str] | None) -> Probed:
+    """Which brick hosts, of those in `among` (None: of all), are silent: glusterd, or a brick that should run, takes no
+    question within TIMEOUT_S; and the ports of their bricks, or of all bricks where clients must be told.
 
     A host that refuses is not silent: a client that asks it knows at once. All are asked side by side.
     """
-    options = [xlator.options for xlator in volume.xlators if xlator.type == "protocol/client"]
-    bricks = [(each.get("remote-host", ""), each.get("remote-subvolume", "")) for each in options]
-    asked = [brick for brick in bricks if among is None or brick[0] in among]
+
+    def ask(client: Xlator) -> tuple[bool, int | None]:
+        host, path = brick(client)
+        port = None
+        try:
+            with Glusterd(host, timeout_s=TIMEOUT_S, tls=source.tls) as glusterd:
+                port = glusterd.brick_port(path)
+            if port is not None and (among is None or host in among):
+                tls = source.tls if wants_tls(client) else None
+                with Connection(host, port, server="the brick", tls=tls) as connection:
+                    connection.call(_NOTHING, b"", time.monotonic() + TIMEOUT_S)
+        except HostSilentError:
+            return False, port
+        except (HostUnreachableError, WireError):
+            pass  # an answer, if not the one that was hoped for
+        return True, port
+
+    clients = [xlator for xlator in volume.xlators if xlator.type == "protocol/client"]
+    asked = [client for client in clients if among is None or brick(client)[0] in among or source.tells_ports]
     if not asked:
-        return frozenset()
+        return Probed(silent=frozenset(), ports={})
     with ThreadPoolExecutor(max_workers=len(asked), thread_name_prefix="probe") as pool:
-        answers = list(pool.map(_takes_questions, asked))
-    return frozenset(host for (host, _path), answer in zip(asked, answers, strict=True) if not answer)
-
-
-def _takes_questions(brick: tuple[str, str]) -> bool:
-    host, path = brick
-    try:
-        with Glusterd(host, timeout_s=TIMEOUT_S) as glusterd:
-            port = glusterd.brick_port(path)
-        if port is not None:
-            with Connection(host, port, server="the brick") as connection:
-                connection.call(_NOTHING, b"", time.monotonic() + TIMEOUT_S)
-    except HostSilentError:
-        return False
-    except (HostUnreachableError, WireError):
-        pass  # an answer, if not the one that was hoped for
-    return True
+        found = list(zip(map(brick, asked), pool.map(ask, asked), strict=True))
+    silent = frozenset(host for (host, _path), (answers, _port) in found if not answers)
+    return Probed(
+        silent=silent if among is None else silent & among,
+        ports={where: port for where, (_answers, port) in found if port is not None},
+    )
 
 
 class Feed:
@@ -107,15 +132,16 @@ class Feed:
         path: str,
         *,
         fetch: Callable[[Source], Volfile] = fetch,
-        silent: Callable[[Volfile, frozenset[str] | None], frozenset[str]] = silent,
+        probe: Callable[[Source, Volfile, frozenset[str] | None], Probed] = probe,
     ) -> None:
         self.path = path
         self._fetch = fetch
-        self._silent = silent
+        self._probe = probe
         self._server = VolfileServer(path)
         self._lock = threading.Lock()
         self._begun = 0
         self._hidden: frozenset[str] | None = None
+        self._ports: dict[Brick, int] = {}
 
     @property
     def hidden(self) -> frozenset[str] | None:
@@ -125,10 +151,11 @@ class Feed:
     def begin(self, source: Source) -> None:
         """Serves the volfile for a client that is about to start: without all hosts that are silent now."""
         volume = self._fetch(source)
-        hidden = self._silent(volume, None)
+        probed = self._probe(source, volume, None)
         with self._lock:
             self._begun += 1
-            self._serve(source, volume, hidden)
+            self._ports = {}
+            self._serve(source, volume, probed.silent, probed.ports)
 
     def refresh(self, source: Source) -> bool:
         """Serves the volfile as it is now, with those hidden hosts that answer again; True if clients were told so.
@@ -136,18 +163,54 @@ class Feed:
         A host that falls silent is never hidden from a client that runs: the client has noticed by itself, and taking
         the connection away would cost it what it still waits for.
         """
-        begun = self._begun
+        begun, hidden = self._begun, self._hidden
         volume = self._fetch(source)
-        hidden = self._silent(volume, self._hidden)
+        probed = self._probe(source, volume, hidden)
         with self._lock:
-            return begun == self._begun and self._serve(source, volume, hidden)
+            return begun == self._begun and self._serve(source, volume, probed.silent, probed.ports)
 
-    def _serve(self, source: Source, volume: Volfile, hidden: frozenset[str]) -> bool:
-        text = volfile.render(client_volfile(volume, options=source.options, hidden=hidden))
+    def _serve(self, source: Source, volume: Volfile, hidden: frozenset[str], ports: Mapping[Brick, int]) -> bool:
+        if source.tls is None and any(map(wants_tls, volume.xlators)):
+            raise TlsError(
+                f"volume {source.volume}: the volume wants TLS (client.ssl is on) and the storage has none; "
+                "name a Secret with glusterfs.pem, glusterfs.key and glusterfs.ca in the storage"
+            )
+        self._ports.update(ports)
+        text = volfile.render(
+            client_volfile(
+                volume,
+                options=source.options,
+                hidden=hidden,
+                tls=None if source.tls is None else self._write(source.tls),
+                ports=self._ports if source.tells_ports else None,
+            )
+        )
         pushed = self._server.serve(text)
         self._hidden = hidden
         return pushed
 
+    def _write(self, tls: Tls) -> TlsFiles:
+        """The files that gluster reads when a translator is made; those of earlier ones go."""
+        texts = {"certificate": tls.certificate, "key": tls.key, "ca": tls.ca}
+        name = hashlib.sha256(repr(texts).encode()).hexdigest()[:_NAME_LETTERS]
+        directory = self.path + ".tls"
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        there = set(os.listdir(directory))
+        for kind, text in texts.items():
+            if f"{name}.{kind}" not in there:
+                new = os.path.join(directory, f".{kind}.new")
+                with open(new, "w", encoding="ascii", opener=_private) as file:
+                    file.write(text)
+                os.replace(new, os.path.join(directory, f"{name}.{kind}"))
+        for entry in there:
+            if not entry.startswith(name):
+                os.unlink(os.path.join(directory, entry))
+        return TlsFiles(**{kind: os.path.join(directory, f"{name}.{kind}") for kind in texts})
+
     def close(self) -> None:
         """Stops serving. Clients go on with what they have."""
         self._server.close()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

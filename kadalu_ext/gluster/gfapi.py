@@ -20,6 +20,7 @@ from typing import Final, Self
 from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster import libgfapi, tree
 from kadalu_ext.gluster.feed import REFRESH_S, Feed, Source
+from kadalu_ext.gluster.tls import Tls
 
 LOG_LEVEL_WARNING: Final = 5
 """gf_loglevel_t: 4 error, 5 warning, 7 info, 8 debug."""
@@ -53,7 +54,8 @@ class SpaceStat:
 class _Settings:
     """What Volume.open was given."""
 
-    source: Source
+    source: Callable[[], Source]
+    volume: str
     timeout_s: float
     log_file: str
     log_level: int
@@ -78,7 +80,7 @@ class Volume:
 
     def __init__(self, settings: _Settings) -> None:
         self._settings = settings
-        self._volume = settings.source.volume
+        self._volume = settings.volume
         self._directory = tempfile.mkdtemp(prefix="kadalu-ext-")  # mode 0700
         self._feed = Feed(os.path.join(self._directory, "volfile.sock"))
         self._follower: threading.Thread | None = None
@@ -98,10 +100,12 @@ class Volume:
         log_file: str = "/dev/null",
         log_level: int = LOG_LEVEL_WARNING,
         refresh_s: float = REFRESH_S,
+        tls: Callable[[], Tls | None] = lambda: None,
     ) -> Self:
         """A client of `volume`, started, or still starting when `timeout_s` was over.
 
         hosts: glusterds, in order of preference; those that answer are used first.
+        tls: what an encrypted cluster is spoken to with; asked again and again, since files are renewed.
         log_file, log_level: of gluster's own log, as in LOG_LEVEL_WARNING.
 
         Raises: HostUnreachableError if none answers, NotFoundError, VolumeStoppedError, VolfileError if the volfile
@@ -110,7 +114,8 @@ class Volume:
         """
         opened = cls(
             _Settings(
-                source=Source(volume=volume, hosts=tuple(dict.fromkeys(hosts))),
+                source=lambda: Source(volume=volume, hosts=tuple(dict.fromkeys(hosts)), tls=tls()),
+                volume=volume,
                 timeout_s=timeout_s,
                 log_file=log_file,
                 log_level=log_level,
@@ -164,7 +169,7 @@ class Volume:
     def _start(self, client: Future[int]) -> None:
         what = f"serve its volfile at {self._feed.path}"
         try:
-            self._feed.begin(self._settings.source)
+            self._feed.begin(self._settings.source())
             what = "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"
             fs = libgfapi.call("glfs_new", self._volume.encode())
         except OSError as error:
@@ -197,7 +202,7 @@ class Volume:
     def _refresh(self) -> None:
         while not self._closed.wait(self._settings.refresh_s):
             try:
-                self._feed.refresh(self._settings.source)
+                self._feed.refresh(self._settings.source())
             except (KadaluExtError, OSError):
                 pass  # the client goes on with what it has; whoever asks the bricks learns what is wrong
 

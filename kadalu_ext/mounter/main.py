@@ -14,7 +14,9 @@ from kadalu_ext.api import mounter_pb2_grpc
 from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.mounter.servicer import MounterServicer
 from kadalu_ext.mounter.storages import Settings, Storages
+from kadalu_ext.mounter.supervisor import World
 from kadalu_ext.rpc import serve_unix
+from kadalu_ext.storages import Storages as StorageFiles
 
 WORKERS: Final = 256
 """Calls at a time: several storages' worth of calls that wait (supervisor.CALLERS)."""
@@ -28,17 +30,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--refresh", type=float, default=REFRESH_S, metavar="SECONDS", help="how often volfiles are looked at"
     )
+    parser.add_argument("--storages", default="/etc/kadalu-ext/storages", help="where the ConfigMap is mounted")
+    parser.add_argument("--tls", default="/etc/kadalu-ext/tls", help="where the Secret with TLS files is mounted")
     parser.add_argument("--log-level", default="INFO")
     args = parser.parse_args(argv)
 
     log.configure(args.log_level)
     logger = log.Logger("kadalu_ext.mounter")
     directory = os.path.realpath(args.dir)
+    files = StorageFiles(args.storages, args.tls)
     settings = Settings(
         mounts_dir=os.path.join(directory, "mounts"),
         run_dir=args.run_dir,
         log_dir=os.path.join(directory, "log"),
         refresh_s=args.refresh,
+        world=World(fresher=files.fresher, tls=files.tls),
     )
     storages = Storages(settings, logger)
     storages.recover()

@@ -10,7 +10,7 @@ import grpc
 from kadalu_ext.api import mounter_pb2, mounter_pb2_grpc
 from kadalu_ext.mounter.storages import Storages
 from kadalu_ext.mounter.supervisor import State
-from kadalu_ext.storage import Storage, check_storage_name, from_json
+from kadalu_ext.storage import Encryption, Storage, check_storage_name, from_json
 
 _STATES: Final = {
     State.MOUNTING: mounter_pb2.StorageStatus.MOUNTING,
@@ -58,6 +58,7 @@ def _storage(request: mounter_pb2.MountRequest) -> Storage:
                 "hosts": list(request.hosts),
                 "volume": request.volume,
                 "options": dict(request.options),
+                "tls": request.tls or Encryption.NONE,
             }
         )
     )

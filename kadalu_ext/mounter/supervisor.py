@@ -12,7 +12,8 @@ from typing import Final
 from kadalu_ext import mountinfo, mounting
 from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
 from kadalu_ext.gluster import feed
-from kadalu_ext.gluster.feed import Feed, Source
+from kadalu_ext.gluster.feed import Feed, Probed, Source
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter import mountpoint, processes
@@ -53,7 +54,9 @@ class World:
     """All that a supervisor touches outside of this process, so that a test can give it a small world."""
 
     fetch: Callable[[Source], Volfile] = feed.fetch
-    silent: Callable[[Volfile, frozenset[str] | None], frozenset[str]] = feed.silent
+    probe: Callable[[Source, Volfile, frozenset[str] | None], Probed] = feed.probe
+    fresher: Callable[[Storage], Storage] = lambda storage: storage
+    tls: Callable[[Storage], Tls | None] = lambda _storage: None
     start: Callable[[Storage, Places], Client] = Client.start
     find: Callable[[Places], list[tuple[int, int]]] = processes.find
     mounts: Callable[[], tuple[mountinfo.Mount, ...]] = mountinfo.read
@@ -74,7 +77,7 @@ class Supervisor:
         self._log = log
         self._world = world
         self._refresh_s = refresh_s
-        self._feed = Feed(places.socket, fetch=world.fetch, silent=world.silent)
+        self._feed = Feed(places.socket, fetch=world.fetch, probe=world.probe)
         self._callers = threading.BoundedSemaphore(CALLERS)
         self._working = threading.Lock()
         """Held by whoever changes what is below."""
@@ -210,7 +213,7 @@ class Supervisor:
         self._client = None  # one that lives, but whose mount was taken away, ends with its last bind mount
         try:
             self._unmount()
-            self._feed.begin(_source(storage))
+            self._feed.begin(self._source(storage))
             if not self._world.prepare(self._places.mount):
                 self._log.warning("mount point cannot be made immutable", storage=self.name, path=self._places.mount)
             client = self._world.start(storage, self._places)
@@ -261,13 +264,28 @@ class Supervisor:
         if storage is None:
             return  # found again, and not asked for yet
         try:
-            if self._feed.refresh(_source(storage)):
+            storage = self._follow(storage)
+            if self._feed.refresh(self._source(storage)):
                 self._log.info("volfile pushed", storage=self.name, hidden_hosts=sorted(self._feed.hidden or ()))
         except KadaluExtError as error:
             self._log.debug("volfile not refreshed", storage=self.name, reason=str(error))
         except OSError as error:
             self._log.warning("volfile not served", storage=self.name, reason=str(error))
 
+    def _follow(self, storage: Storage) -> Storage:
+        """The storage as it is now, remembered; one of another volume is left to `mount`, which refuses it."""
+        newest = self._world.fresher(storage)
+        if newest == storage or newest.volume != storage.volume or not self._working.acquire(blocking=False):
+            return storage
+        try:
+            if self._storage is not storage:
+                return storage  # released, or described anew, meanwhile
+            self._describe(newest)
+        finally:
+            self._working.release()
+        self._log.info("storage changed", storage=self.name, hosts=newest.hosts, tls=newest.tls)
+        return newest
 
-def _source(storage: Storage) -> Source:
-    return Source(volume=storage.volume, hosts=storage.hosts, options=storage.options)
+    def _source(self, storage: Storage) -> Source:
+        tls = self._world.tls(storage)
+        return Source(volume=storage.volume, hosts=storage.hosts, options=storage.options, tls=tls)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from kadalu_ext.csi.storages import Storages
 
 from kadalu_ext.csi import canaries
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.connection import GlusterConnector
 from kadalu_ext.csi.ports import VolumeFacts
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.gluster.brick import BrickProbe
 from kadalu_ext.log import Logger
 from kadalu_ext.operator.canary import Canaries

@@ -14,10 +14,10 @@ from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.geometry import geometry
 from kadalu_ext.gluster.tls import CA, Tls
 from tests.certificates import Authority
-from tests.testbed.brickhosts import BrickHost, BrickHosts
+from tests.integration.encrypted import encrypted
+from tests.testbed.brickhosts import BrickHosts
 
 VOLUME = "client-tls"
-SSL_DIRECTORY = "/usr/lib/ssl"
 TIMEOUT_S = 30.0
 
 
@@ -36,38 +36,15 @@ def sides(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> 
     directory = tmp_path_factory.mktemp("ca")
     authority, foreign = Authority(directory), Authority(tmp_path_factory.mktemp("foreign"))
     brick_hosts.create_volume(VOLUME, "replica 3")
-    for option in ("client.ssl", "server.ssl"):
-        brick_hosts.gluster("volume", "set", VOLUME, option, "on")
-    for host in brick_hosts.hosts:
-        for name, content in authority.issue(host.name).items():
-            (directory / name).write_bytes(content)
-            host.put(directory / name, f"{SSL_DIRECTORY}/{name}")
-    _encrypt(brick_hosts, True)
     try:
-        yield Sides(
-            known=Tls.of(authority.issue("client")),
-            expired=Tls.of(authority.issue("expired", days=-1)),
-            foreign=Tls.of({**foreign.issue("foreign"), CA: authority.certificate}),
-        )
+        with encrypted(brick_hosts, authority, directory, VOLUME):
+            yield Sides(
+                known=Tls.of(authority.issue("client")),
+                expired=Tls.of(authority.issue("expired", days=-1)),
+                foreign=Tls.of({**foreign.issue("foreign"), CA: authority.certificate}),
+            )
     finally:
-        _encrypt(brick_hosts, False)
         brick_hosts.delete_volume(VOLUME)
-
-
-def _encrypt(hosts: BrickHosts, on: bool) -> None:
-    """As gluster's manual has it: everything stopped, then started anew on all hosts."""
-
-    def stop(host: BrickHost) -> None:
-        host.run(["systemctl", "stop", "glusterd"])
-        host.run(["pkill", "glusterfs"], check=False)
-        host.run(["touch" if on else "rm", "/var/lib/glusterd/secure-access"])
-
-    hosts.together(stop)
-    hosts.together(lambda host: host.run(["systemctl", "start", "glusterd"]))
-    hosts.wait_joined()
-    for volume in hosts.volumes():
-        if volume.status == "Started":
-            hosts.wait_online(volume.name)
 
 
 def test_an_encrypted_cluster_answers_and_each_brick_with_it(sides: Sides, brick_hosts: BrickHosts) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -48,6 +49,7 @@ class Node:
 
     def start_mounter(self) -> None:
         words = [f"--dir={self.plugin}", f"--run-dir={self.run}/volfiles", f"--refresh={REFRESH_S}"]
+        words += [f"--storages={self.run}/storages", f"--tls={self.run}/tls"]
         self._start("mounter", "kadalu_ext.mounter.main", *words)
 
     def start_plugin(self) -> None:
@@ -84,7 +86,11 @@ class Node:
 
     def mount(self, storage: Storage) -> Path:
         request = mounter_pb2.MountRequest(
-            storage=storage.name, hosts=storage.hosts, volume=storage.volume, options=storage.options
+            storage=storage.name,
+            hosts=storage.hosts,
+            volume=storage.volume,
+            options=storage.options,
+            tls=storage.tls,
         )
         return Path(self.mounter.Mount(request, timeout=60, wait_for_ready=True).path)
 
@@ -99,12 +105,13 @@ class Node:
 
 
 class Pv:
-    """A PV of EXT as kubelet stages and publishes it."""
+    """A PV as kubelet stages and publishes it."""
 
-    def __init__(self, node: Node, name: str) -> None:
+    def __init__(self, node: Node, name: str, storage: Storage = EXT) -> None:
         self.node = node
-        self.volume_id = f"{EXT.name}/{name}"
-        self.on_volume = node.mount(EXT) / pv_path(PvName(name))
+        self.storage = storage
+        self.volume_id = f"{storage.name}/{name}"
+        self.on_volume = node.mount(storage) / pv_path(PvName(name))
         self.on_volume.mkdir(parents=True, exist_ok=True)
         self.staging = node.kubelet / f"plugins/kubernetes.io/csi/kadalu.external/{name}/globalmount"
         self.staging.mkdir(parents=True, exist_ok=True)
@@ -125,7 +132,7 @@ class Pv:
             volume_id=self.volume_id,
             staging_target_path=str(self.staging),
             volume_capability=self.capability,
-            volume_context=to_parameters(EXT),
+            volume_context=to_parameters(self.storage),
         )
         self.node.csi.NodeStageVolume(request, timeout=60, wait_for_ready=True)
 
@@ -135,7 +142,7 @@ class Pv:
             staging_target_path=str(self.staging),
             target_path=str(self.target(pod)),
             volume_capability=self.capability,
-            volume_context=to_parameters(EXT),
+            volume_context=to_parameters(self.storage),
             readonly=readonly,
         )
         self.node.csi.NodePublishVolume(request, timeout=60, wait_for_ready=True)
@@ -226,9 +233,10 @@ def volumes(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
         brick_hosts.delete_volume(volume)
 
 
-@pytest.fixture(scope="module")
-def node(volumes: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    kubelet, run = tmp_path_factory.mktemp("kubelet"), tmp_path_factory.mktemp("run")
+@contextmanager
+def running_node(directories: pytest.TempPathFactory, *storages: Storage) -> Iterator[Node]:
+    """A node whose mounter may mount these storages; nothing of it is left afterwards."""
+    kubelet, run = directories.mktemp("kubelet"), directories.mktemp("run")
     # On a file system of its own: mount points are immutable, and pytest could not remove them.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(kubelet)], check=True)
     node = Node(kubelet, run)
@@ -237,15 +245,21 @@ def node(volumes: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Itera
         node.start_mounter()
         node.start_plugin()
         yield node
-        for storage in (EXT, EXT_1):
+        for storage in storages:
             node.release(storage)
     finally:
         node.stop()
-        for storage in (EXT, EXT_1):
+        for storage in storages:
             for pid in clients(storage):
                 os.kill(pid, signal.SIGKILL)
         for mount in reversed([each for each in mountinfo.read() if each.path.startswith(f"{kubelet}")]):
             mounting.unmount(mount.path, lazily=True)
+
+
+@pytest.fixture(scope="module")
+def node(volumes: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running_node(tmp_path_factory, EXT, EXT_1) as node:
+        yield node
 
 
 def test_two_storages_with_names_that_begin_alike_are_two_mounts(node: Node) -> None:

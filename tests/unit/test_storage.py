@@ -10,24 +10,25 @@ from hypothesis import strategies as st
 
 from kadalu_ext import storage
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.storage import Storage, StorageName
+from kadalu_ext.storage import Encryption, Storage, StorageName
 
 STORAGES = st.builds(
-    lambda name, hosts, volume, options, overcommit: Storage(
-        name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options, overcommit=overcommit
+    lambda name, hosts, volume, options, overcommit, tls: Storage(
+        name=StorageName(name), hosts=tuple(hosts), volume=volume, options=options, overcommit=overcommit, tls=tls
     ),
     st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True),
     st.lists(st.sampled_from(["brick1", "10.77.0.11", "fd00::1", "a.example.com"]), min_size=1, max_size=3),
     st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,20}", fullmatch=True),
     st.dictionaries(st.sampled_from(["log-level", "ping-timeout"]), st.sampled_from(["DEBUG", "10"])),
     st.floats(storage.OVERCOMMIT_MIN, storage.OVERCOMMIT_MAX),
+    st.sampled_from(Encryption),
 )
 
 
 @given(STORAGES)
 def test_a_storage_class_carries_all_that_a_pv_needs(given_storage: Storage) -> None:
     carried = storage.from_parameters(storage.to_parameters(given_storage))
-    assert replace(carried, overcommit=given_storage.overcommit) == given_storage
+    assert replace(carried, overcommit=given_storage.overcommit, tls=given_storage.tls) == given_storage
 
 
 @pytest.mark.parametrize("ratio", ["0", "1e9", "NaN", "true", '"2"', "null"])
@@ -39,6 +40,13 @@ def test_an_entry_whose_overcommit_is_no_ratio_is_refused(ratio: str) -> None:
 
 def test_an_entry_of_an_earlier_version_promises_each_byte_once() -> None:
     assert storage.from_json('{"name": "ext", "hosts": ["h"], "volume": "v", "options": {}}').overcommit == 1.0
+
+
+def test_an_entry_that_says_nothing_of_tls_has_none_and_nonsense_is_refused() -> None:
+    entry = '{"name": "ext", "hosts": ["h"], "volume": "v", "options": {}%s}'
+    assert storage.from_json(entry % "").tls is Encryption.NONE
+    with pytest.raises(InvalidInputError, match="tls must be one of none, bricks, all"):
+        storage.from_json(entry % ', "tls": "yes"')
 
 
 @given(STORAGES)

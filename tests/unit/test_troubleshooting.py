@@ -19,7 +19,7 @@ SHOWN = sorted(
     for name in (
         "bounded.py", "record.py", "csi/capacity.py", "csi/clients.py", "csi/controller.py", "csi/enforcement.py",
         "csi/mounterclient.py", "csi/mounts.py", "csi/nodevolumes.py", "csi/params.py", "csi/promises.py",
-        "csi/storages.py", "csi/volumes.py", "gluster/brick.py", "gluster/feed.py", "gluster/glusterd.py",
+        "csi/volumes.py", "storages.py", "gluster/brick.py", "gluster/feed.py", "gluster/glusterd.py",
         "gluster/gfapi.py", "gluster/hosts.py", "gluster/tls.py", "gluster/vetting.py",
         "mounter/client.py", "mounter/supervisor.py", "quotad/bricks.py", "quotad/enforce.py", "quotad/plan.py",
         "quotad/scan.py", "quotad/tree.py", "quotad/xfs.py",

@@ -12,13 +12,13 @@ from kadalu_ext.csi import canary
 from kadalu_ext.csi.canaries import Canaries
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.promises import Promises, read_size
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import CapacityError, HostSilentError
 from kadalu_ext.layout import pv_path, record_path, staged_record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, RECORD_XATTR, PvName
 from kadalu_ext.storage import Storage, StorageName, to_json
+from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import STORAGE, Crash, MemoryBricks, MemoryConnector, MemoryStore
 from tests.unit.csi.test_clients import until

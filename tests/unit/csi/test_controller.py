@@ -15,11 +15,11 @@ from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.identity import Identity
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName
 from kadalu_ext.storage import from_parameters, to_json
+from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore
 from tests.unit.csi.test_params import capability, request

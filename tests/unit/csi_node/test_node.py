@@ -12,11 +12,11 @@ from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi.mounts import Mounts
 from kadalu_ext.csi.node import Node
 from kadalu_ext.csi.nodevolumes import NodeVolumes
-from kadalu_ext.csi.storages import Storages
 from kadalu_ext.errors import InvalidInputError, NotFoundError
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import Storage, StorageName, to_json
+from kadalu_ext.storages import Storages
 
 from .fakes import FakeMounter, FakeMounts
 

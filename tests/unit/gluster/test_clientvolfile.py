@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.gluster import volfile
-from kadalu_ext.gluster.clientvolfile import client_volfile
+from kadalu_ext.gluster.clientvolfile import TlsFiles, client_volfile
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.mounter.client import OPTIONS
 from kadalu_ext.operator.options import ALLOWED
@@ -71,3 +74,43 @@ def test_a_hidden_host_refuses_and_no_brick_is_left_out(hidden: set[str], kind: 
 
 def test_the_operator_accepts_just_the_options_that_a_client_takes() -> None:
     assert frozenset(ALLOWED) == OPTIONS
+
+
+TLS = TlsFiles(certificate="/t/1.certificate", key="/t/1.key", ca="/t/1.ca")
+EVERY_PORT = {(host, "/brick"): 49152 + n for n, host in enumerate(HOSTS)}
+
+
+def encrypted(kind: str = "replicate") -> Volfile:
+    true = volume(kind)
+    on = {"transport.socket.ssl-enabled": "true"}
+    return Volfile(
+        xlators=tuple(
+            replace(xlator, options={**xlator.options, **(on if xlator.type == "protocol/client" else {})})
+            for xlator in true.xlators
+        )
+    )
+
+
+def test_bricks_that_want_tls_get_our_files_and_others_none() -> None:
+    options = client_volfile(encrypted(), options={}, tls=TLS).xlator("v-client-0").options
+    assert options["transport.socket.ssl-own-cert"] == TLS.certificate
+    assert options["transport.socket.ssl-private-key"] == TLS.key
+    assert options["transport.socket.ssl-ca-list"] == TLS.ca
+    plain = client_volfile(volume("replicate"), options={}, tls=TLS).xlator("v-client-0").options
+    assert not any(key.startswith("transport.socket.ssl") for key in plain)
+
+
+def test_ports_that_are_told_are_used_and_a_brick_without_one_is_refused() -> None:
+    told = {where: port for where, port in EVERY_PORT.items() if where[0] != "b"}
+    ours = client_volfile(encrypted(), options={}, hidden={"c"}, tls=TLS, ports=told)
+    where = [(x.options["remote-host"], x.options["remote-port"]) for x in ours.xlators if x.type == "protocol/client"]
+    assert where == [("a", "49152"), ("127.0.0.1", "1"), ("127.0.0.1", "1")]
+
+
+def test_files_and_ports_that_change_give_the_top_another_name_and_nothing_else_does() -> None:
+    def top(tls: TlsFiles = TLS, ports: Mapping[tuple[str, str], int] = EVERY_PORT, level: str = "INFO") -> str:
+        return client_volfile(encrypted(), options={"log-level": level}, tls=tls, ports=ports).xlators[-1].name
+
+    assert top() == top(level="DEBUG") == top(ports=dict(reversed(EVERY_PORT.items())))
+    assert len({top(), top(tls=replace(TLS, key="/t/2.key")), top(ports={**EVERY_PORT, ("a", "/brick"): 50000})}) == 3
+    assert client_volfile(volume("replicate"), options={}).xlators[-1].name == "v"

@@ -14,7 +14,7 @@ import pytest
 
 from kadalu_ext.errors import DeadlineError, KadaluExtError, NotFoundError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster import gfapi, libgfapi, messages, oncrpc, volfile
-from kadalu_ext.gluster.feed import Feed, Source
+from kadalu_ext.gluster.feed import Feed, Probed, Source
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.gluster.volfile import Volfile
 
@@ -33,7 +33,7 @@ class FakeLibrary:
         self.volume: Volfile | KadaluExtError = volfile.parse(VOLFILE)
 
     def feed(self, path: str) -> Feed:
-        return Feed(path, fetch=self.fetch, silent=lambda _volume, _among: frozenset())
+        return Feed(path, fetch=self.fetch, probe=lambda *_: Probed(silent=frozenset(), ports={}))
 
     def fetch(self, source: Source) -> Volfile:
         if isinstance(self.volume, KadaluExtError):

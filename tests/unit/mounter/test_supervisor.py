@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from kadalu_ext.errors import ConflictError, HostUnreachableError, KadaluExtError, MounterError
 from kadalu_ext.gluster import volfile
-from kadalu_ext.gluster.feed import Source
+from kadalu_ext.gluster.feed import Probed, Source
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Client, Places
@@ -70,13 +70,14 @@ class FakeGluster:
     mounted: dict[str, int] = field(default_factory=dict)
     started: list[FakeClient] = field(default_factory=list)
     killed: list[Client] = field(default_factory=list)
+    asked: list[Source] = field(default_factory=list)
     found: list[tuple[int, int]] = field(default_factory=list)
     looked: threading.Event = field(default_factory=threading.Event)
 
     def world(self) -> World:
         return World(
             fetch=self.fetch,
-            silent=lambda _, among: self.silent if among is None else self.silent & among,
+            probe=self.probe,
             start=self.start,
             find=lambda places: self.found,
             mounts=self.mounts,
@@ -85,7 +86,11 @@ class FakeGluster:
             remove=lambda path: None,
         )
 
+    def probe(self, source: Source, _volume: Volfile, among: frozenset[str] | None) -> Probed:
+        return Probed(silent=self.silent if among is None else self.silent & among, ports={})
+
     def fetch(self, source: Source) -> Volfile:
+        self.asked.append(source)
         self.looked.set()
         if self.unreachable:
             raise HostUnreachableError(self.unreachable)
@@ -299,3 +304,20 @@ def test_a_mount_whose_client_died_with_the_mounter_is_taken_away(settings: Sett
     storages.recover()
     assert gluster.mounted == {}
     assert "must be restarted" in status(storages).reason
+
+
+def test_hosts_that_change_while_a_storage_is_mounted_are_the_ones_that_are_asked(
+    settings: Settings, gluster: FakeGluster
+) -> None:
+    changed = [EXT]
+    world = replace(gluster.world(), fresher=lambda _: changed[0])
+    storages = Storages(replace(settings, world=world), Logger("test"))
+    storages.mount(EXT)
+    changed[0] = replace(EXT, volume="other", hosts=("h8",))
+    gluster.looked.clear()
+    assert gluster.looked.wait(10)
+    changed[0] = replace(EXT, hosts=("h9",))
+    wait_for(lambda: gluster.asked[-1].hosts == ("h9",))
+    assert all(source.volume == "vol" for source in gluster.asked)
+    gluster.started[0].die()
+    storages.close()
