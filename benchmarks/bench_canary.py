@@ -27,6 +27,7 @@ from kadalu_ext.gluster.brick import BrickProbe
 from kadalu_ext.log import Logger
 from kadalu_ext.operator.canary import Canaries
 from kadalu_ext.storage import Storage, StorageName, to_json
+from kadalu_ext.storages import Storages
 from tests.testbed.brickhosts import BrickHosts
 
 STORAGES: Final = 100

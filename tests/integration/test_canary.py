@@ -20,6 +20,7 @@ from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.record import CANARY
 from kadalu_ext.storage import Storage, StorageName, to_json
+from kadalu_ext.storages import Storages
 from tests.integration.quotad_site import served
 from tests.testbed import progress
 from tests.testbed.brickhosts import BrickHosts
