@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
-from kadalu_ext.csi.storages import Storages
-
 from benchmarks.figure import Figure
 from kadalu_ext.csi import canaries
 from kadalu_ext.csi.clients import Clients

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kadalu_ext.csi.storages import Storages
 
 from kadalu_ext.csi import canaries
 from kadalu_ext.csi.clients import Clients
