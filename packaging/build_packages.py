@@ -64,7 +64,7 @@ def lay_out(stage: Path) -> None:
     """Puts everything that nfpm.yaml names below `stage`, with the modes that it will have."""
     shutil.copy(PACKAGING / "nfpm.yaml", stage)
     shutil.copytree(PACKAGING / "scripts", stage / "scripts")
-    for unit in ("kadalu-quotad.service", "metrics-http.conf"):
+    for unit in ("kadalu-quotad.service", "metrics-http.conf", "linux-before-5.14.conf"):
         shutil.copy(REPOSITORY / "systemd" / unit, stage)
     (stage / "kadalu-quotad.toml").write_text(config.render(config.Config()))
     (stage / "kadalu-quotad.8").write_text(manual_page())

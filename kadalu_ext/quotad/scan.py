@@ -28,10 +28,11 @@ OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOE
 NOT_A_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 """What the kernel says of a symlink or file where a directory must be."""
 
-_SYS_OPENAT2: Final = 437  # one number on every architecture; Linux 5.6, older than quotactl_fd, which is needed anyway
+_SYS_OPENAT2: Final = 437  # one number on every architecture; Linux 5.6, and not under systemd's RestrictSUIDSGID=
 _BENEATH: Final = 0x8 | 0x4 | 0x1  # RESOLVE_BENEATH, NO_SYMLINKS, NO_XDEV of linux/openat2.h
 _HOW: Final = struct.pack("=QQQ", OPEN_DIRECTORY, 0, _BENEATH)  # struct open_how: flags, mode, resolve
 
+_MOUNTED: Final = "another file system is mounted in the brick"
 _REMEDIES: Final = {
     errno.EIO: "see dmesg for the reason; when the disk is well, stop its bricks, and umount and mount its file system",
     errno.EUCLEAN: "its file system is damaged: stop its bricks, umount it, and run xfs_repair",
@@ -151,10 +152,25 @@ def open_path(root: int, path: str) -> int:
     if code in NOT_A_DIRECTORY:
         raise NotADirectoryError(errno.ENOTDIR, f"there is a symlink or file in {path!r}, a directory is expected")
     if code == errno.EXDEV:
-        raise NotADirectoryError(errno.ENOTDIR, "another file system is mounted in the brick")
+        raise NotADirectoryError(errno.ENOTDIR, _MOUNTED)
     if code == errno.ENOSYS:
-        raise OSError(code, "openat2(2) is refused: take RestrictSUIDSGID= out of the drop-ins of kadalu-quotad's unit")
+        return _open_step_by_step(root, path)
     raise OSError(code, os.strerror(code))
+
+
+def _open_step_by_step(root: int, path: str) -> int:
+    # without openat2: no `..` is in the path, so that each step leads beneath the one before it, or nowhere
+    device, fd = os.fstat(root).st_dev, os.dup(root)
+    for name in path.split("/"):
+        above = fd
+        try:
+            fd = open_directory(name, above)
+        finally:
+            os.close(above)
+        if os.fstat(fd).st_dev != device:
+            os.close(fd)
+            raise NotADirectoryError(errno.ENOTDIR, _MOUNTED)
+    return fd
 
 
 def open_directory(name: str, parent: int) -> int:

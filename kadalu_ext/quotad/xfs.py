@@ -4,8 +4,8 @@ Structures and numbers are those of linux/fs.h (struct fsxattr, FS_IOC_FSGETXATT
 fs_disk_quota, struct fs_quota_statv); calls as in ioctl_xfs_fsgetxattr(2) and quotactl(2). The kernel's 512-byte blocks
 become bytes here and nowhere else.
 
-quotactl_fd(2), Linux 5.14, and not quotactl(2): it needs no block device, so it works without /dev and whatever name
-the mount table has for the device.
+quotactl_fd(2), Linux 5.14, needs no block device, so it works without /dev and whatever name the mount table has for
+the device. Where it is missing, quotactl(2) is called with the device from udev's /dev/block.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import struct
 from collections.abc import Collection, Iterable, Iterator
@@ -58,6 +59,7 @@ _Statv = ctypes.c_char * _STATV.size
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
 _libc.syscall.restype = ctypes.c_long
+_libc.quotactl.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +104,14 @@ class XfsTable:
         self._fd = fd
 
     def state(self) -> QuotaState:
-        """Whether project quotas are on. Raises: QuotaError on a kernel without quotactl_fd; OSError."""
+        """Whether project quotas are on. Raises: QuotaError without quotactl_fd and a block device; OSError."""
         buffer = _Statv.from_buffer_copy(_STATV.pack(_STATV_VERSION, 0, 0, b""))
         try:
-            self._quotactl(_Q_XGETQSTATV, 0, buffer)
+            _quotactl(self._fd, _Q_XGETQSTATV, 0, buffer)
         except OSError as error:
             # the kernel says ENOSYS also if no quota at all is on (fs/quota/quota.c, quota_getstatev)
             if error.errno != errno.ENOSYS:
                 raise
-            _require_quotactl_fd()
             return QuotaState(accounting=False, enforcing=False)
         flags = _STATV.unpack(buffer.raw)[2]
         return QuotaState(accounting=bool(flags & _PDQ_ACCT), enforcing=bool(flags & _PDQ_ENFD))
@@ -135,7 +136,7 @@ class XfsTable:
                 hard, soft, limits.ihard, limits.isoft, *(0,) * 16, b"",
             )
         )  # fmt: skip
-        self._quotactl(_Q_XSETQLIM, project_id, buffer)
+        _quotactl(self._fd, _Q_XSETQLIM, project_id, buffer)
 
     def get_tag(self, fd: int) -> Tag:
         flags, _, _, project_id, _, _ = _FSXATTR.unpack(_fsxattr(fd))
@@ -158,7 +159,7 @@ class XfsTable:
     def _row(self, command: int, project_id: ProjectId) -> Project | None:
         buffer = _DiskQuota()
         try:
-            self._quotactl(command, project_id, buffer)
+            _quotactl(self._fd, command, project_id, buffer)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -170,9 +171,6 @@ class XfsTable:
             used_bytes=bcount * BASIC_BLOCK,
             used_inodes=icount,
         )
-
-    def _quotactl(self, command: int, project_id: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
-        _quotactl_fd(self._fd, command, project_id, buffer)
 
 
 class FileSystems(Protocol):
@@ -247,19 +245,35 @@ def _fsxattr(fd: int) -> bytes:
     return fcntl.ioctl(fd, _FS_IOC_FSGETXATTR, bytes(_FSXATTR.size))
 
 
-def _require_quotactl_fd() -> None:
-    # a closed descriptor is EBADF wherever the call exists
-    try:
-        _quotactl_fd(0xFFFF_FFFF, _Q_XGETQSTATV, 0, _Statv())
-    except OSError as error:
-        if error.errno == errno.ENOSYS:
-            raise QuotaError(
-                f"the kernel {os.uname().release} has no quotactl_fd: kadalu-quotad needs Linux 5.14 or later"
-            ) from error
-
-
-def _quotactl_fd(fd: int, command: int, project_id: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
+def _quotactl(fd: int, command: int, project_id: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
     qcmd = (ord("X") << 8 | command) << 8 | _PRJQUOTA
-    if _libc.syscall(_SYS_QUOTACTL_FD, fd, qcmd, project_id, buffer) != 0:
+    if _has_quotactl_fd():
+        failed = _libc.syscall(_SYS_QUOTACTL_FD, fd, qcmd, project_id, buffer) != 0
+    else:
+        failed = _libc.quotactl(qcmd, _block_device(fd), project_id, buffer) != 0
+    if failed:
         code = ctypes.get_errno()
         raise OSError(code, "project quotas are off on this file system" if code == errno.ESRCH else os.strerror(code))
+
+
+@functools.cache
+def _has_quotactl_fd() -> bool:
+    # a closed descriptor is EBADF wherever the call exists; of an open one ENOSYS may also say that no quota is on
+    _libc.syscall(_SYS_QUOTACTL_FD, 0xFFFF_FFFF, _PRJQUOTA, 0, None)
+    return ctypes.get_errno() != errno.ENOSYS
+
+
+def _block_device(fd: int) -> bytes:
+    """What quotactl(2) knows the file system of `fd` by. udev has it for every one."""
+    device = os.fstat(fd).st_dev
+    path = f"/dev/block/{os.major(device)}:{os.minor(device)}"
+    try:
+        if os.stat(path).st_rdev == device:
+            return path.encode()
+    except FileNotFoundError:
+        pass
+    # not as ENOENT, which says of a project that it is not used
+    raise QuotaError(
+        f"{path} is not there, which Linux before 5.14 needs for quotas: install "
+        "/usr/share/kadalu-quotad/linux-before-5.14.conf as it says in it"
+    )

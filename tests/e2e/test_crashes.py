@@ -32,9 +32,13 @@ def test_claims_are_bound_once_though_a_quotad_is_killed_before_it_did_its_part(
     for name in names:
         installed.wait_bound(name)
     # systemd starts a killed daemon again by itself: that is what its unit says
-    assert installed.on("brick3", "systemctl", "is-active", "kadalu-quotad") == "active"
+    installed.wait("quotad to be active again", lambda: is_active(installed))
     assert int(installed.on("brick3", "systemctl", "show", "-P", "NRestarts", "kadalu-quotad")) > before
     assert_once(installed, names)
+
+
+def is_active(story: Story) -> bool:
+    return story.on("brick3", "systemctl", "show", "-P", "ActiveState", "kadalu-quotad") == "active"
 
 
 def records(story: Story, host: str) -> list[str]:

@@ -97,7 +97,7 @@ def test_metrics_over_http_with_the_drop_in(host: BrickHost) -> None:
 def test_a_brick_that_only_the_sandboxed_daemon_cannot_reach_is_critical(host: BrickHost) -> None:
     drop_ins = "/run/systemd/system/kadalu-quotad.service.d"
     host.run(["mkdir", "-p", drop_ins])
-    host.run(["tee", f"{drop_ins}/wrong.conf"], input="[Service]\nRestrictSUIDSGID=yes\n")
+    host.run(["tee", f"{drop_ins}/wrong.conf"], input="[Service]\nSystemCallFilter=~quotactl_fd\n")
     host.run(["systemctl", "daemon-reload"])
     host.run(["systemctl", "restart", "kadalu-quotad"])
     assert f"as it runs, refuses /bricks/{VOLUME}" in quotad(host, "check")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,12 +39,16 @@ def places(tmp_path: Path) -> Places:
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for glusterfs: a script, first on PATH."""
+def program(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A stand-in for glusterfs: a script, first on PATH. None is left behind, however the test ends."""
     script = tmp_path / "bin" / PROGRAM
     script.parent.mkdir()
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
-    return script
+    yield script
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if places.mount.encode() in line.read_bytes():
+                os.kill(int(line.parent.name), signal.SIGKILL)
 
 
 def test_a_client_is_told_of_our_server_only_and_of_no_host(places: Places) -> None:
