@@ -208,7 +208,7 @@ class Daemon:
         if self._notifier.watchdog_s is not None:
             due = min(due, self._told_at + self._notifier.watchdog_s / 2)
         if self._threads:
-            if any(worker.busy for worker in self._workers.values()):
+            if any(worker.busy or worker.hangs_s(now) for worker in self._workers.values()):
                 due = min(due, now + LOOK_AGAIN_S)  # to see one that hangs, and to tell how far it is
         else:
             waits = [idle_s for worker in self._workers.values() if (idle_s := worker.idle_s()) is not None]

@@ -214,6 +214,10 @@ class Worker:
         self._records.take_up_retries(now)
         if self._crawl is None and self._crawl_again:
             self._crawl, self._crawl_again, self._crawling = self._crawler.steps(), False, self._taken
+        if self.busy and now - self._told_at >= TELL_S:
+            # before it begins, so that somebody watches if it hangs
+            self._told_at = now
+            self._told()
         self._work(now + SLICE_S)
         self._enforcer.let_go()
         self._records.report()

@@ -23,7 +23,7 @@ from kadalu_ext.quotad.enforce import Enforcer, Outcome
 from kadalu_ext.quotad.plan import FIRST_PROJECT_ID, Limits, Owner, ProjectId, State, Tag
 from kadalu_ext.quotad.systemd import Notifier
 from kadalu_ext.record import CANARY, RECORD_XATTR
-from tests.unit.quotad.fakes import FakeHost, change_record, make_pv, put_record, pv_path
+from tests.unit.quotad.fakes import FakeHost, FakeTable, change_record, make_pv, put_record, pv_path
 
 MIB = 1 << 20
 
@@ -435,6 +435,23 @@ def test_a_brick_that_hangs_delays_no_other_file_system(
         run.wait(lambda: run.enforces(root, "pvc-1", 128 * MIB))
         host.xfs.hold.set()
         run.wait(lambda: run.enforces(hung, "pvc-1", 64 * MIB) and not run.daemon.refused)
+
+
+def test_a_hang_that_begins_with_an_event_is_seen_without_waiting_for_the_watchdog(
+    host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "HANG_S", 0.2)
+    monkeypatch.setattr(worker, "TELL_S", 0.0)
+    make_pv(root, "pvc-1")
+    with threaded(host) as run:
+        run.wait(lambda: run.daemon.ready and not run.daemon.busy)
+        host.xfs.hold.clear()
+        look = FakeTable.get_tag
+        monkeypatch.setattr(FakeTable, "get_tag", lambda table, fd: host.xfs.hold.wait(60) and look(table, fd))
+        put_record(root, "pvc-1")
+        run.wait(lambda: "does not come back" in run.daemon.refused.get(str(root), ""))
+        host.xfs.hold.set()
+        run.wait(lambda: run.is_(State.ENFORCED, root, "pvc-1") and not run.daemon.refused)
 
 
 def test_what_lost_its_tag_deep_in_a_tree_gets_it_back(host: FakeHost, root: Path) -> None:
