@@ -443,12 +443,13 @@ def test_a_hang_that_begins_with_an_event_is_seen_without_waiting_for_the_watchd
     monkeypatch.setattr(daemon, "HANG_S", 0.2)
     monkeypatch.setattr(worker, "TELL_S", 0.0)
     make_pv(root, "pvc-1")
+    put_record(root, "pvc-1")
     with threaded(host) as run:
-        run.wait(lambda: run.daemon.ready and not run.daemon.busy)
+        run.wait(lambda: run.daemon.ready and run.daemon._idle_s() > 2)
         host.xfs.hold.clear()
         look = FakeTable.get_tag
         monkeypatch.setattr(FakeTable, "get_tag", lambda table, fd: host.xfs.hold.wait(60) and look(table, fd))
-        put_record(root, "pvc-1")
+        change_record(root, "pvc-1", size=128 * MIB)
         run.wait(lambda: "does not come back" in run.daemon.refused.get(str(root), ""))
         host.xfs.hold.set()
         run.wait(lambda: run.is_(State.ENFORCED, root, "pvc-1") and not run.daemon.refused)
