@@ -143,7 +143,7 @@ def step(brick: str) -> None:
 def stop(brick: str) -> None:
     """Told to stop at some moment of its work, the daemon ends at once and in order; the next one goes on."""
     statuses = []
-    for call in range(1, 6):
+    for call in range(1, 5):  # two tags below the top, its own, the limit
         put(brick, f"stop-{call}", 8)
         statuses.append(signalled(call, signal.SIGTERM, "run"))
         output("kadalu-quotad", "once")
@@ -193,7 +193,7 @@ def damage(volume: str, mount: str) -> None:
     for file in files:
         for kind in KINDS:
             with instead(file, kind):
-                crawl()
+                crawl(1)
                 said = output("kadalu-quotad", "check")
                 if said.startswith("OK"):
                     silent.append(f"{file.name} {kind}")
@@ -203,9 +203,9 @@ def damage(volume: str, mount: str) -> None:
     print(json.dumps(silent))
 
 
-def crawl() -> None:
-    """Two of them are begun, so the first is ended."""
-    for _ in range(2):
+def crawl(times: int = 2) -> None:
+    """When two of them were begun, the first was ended."""
+    for _ in range(times):
         taken = surveys()
         output("systemctl", "kill", "--signal=HUP", "kadalu-quotad")
         wait("the daemon to look again", lambda: surveys() > taken)  # noqa: B023

@@ -128,8 +128,10 @@ def test_a_brick_without_room_for_a_quota_says_so_and_goes_on_when_there_is_some
 def test_whatever_becomes_of_glusterd_s_files_no_limit_changes(place: Place) -> None:
     process = place.process()
     silent = place.task("damage", "calm", "/bricks")
-    # without the file, and with an empty one, others decide, or nobody's volume is named: nothing is wrong with that
-    assert set(silent) <= {"kadalustorage.info gone", "kadalustorage.info empty", "kadalustorage.info FIFO"}
+    # without the file, and with an empty one, others decide, or nobody's volume is named: nothing is wrong with that;
+    # and half of a brick's file has all that is needed
+    fine = {f"kadalustorage.info {kind}" for kind in ("gone", "empty", "FIFO")} | {"brick1:-bricks-calm half"}
+    assert set(silent) <= fine
     place.wait(f"2 bricks, {1 + place.pvs} PVs enforced")
     assert place.process() == process
 
@@ -163,6 +165,27 @@ def test_killed_before_any_of_its_calls_the_next_run_ends_where_it_would_have(pl
     assert set(place.task("stop", CALM)) == {0}
     place.shell("systemctl start kadalu-quotad")
     place.wait(f"2 bricks, {1 + place.pvs} PVs enforced")
+
+
+def test_a_volume_on_which_limits_mean_nothing_is_named_and_harms_no_other(
+    place: Place, brick_hosts: BrickHosts
+) -> None:
+    """It is created, changed and deleted while the daemon runs."""
+    process = place.process()
+    place.shell("printf '\nodd\n' >> /var/lib/glusterd/kadalustorage.info")
+    brick_hosts.create_volume("odd", "distribute", ["brick1", "brick1"])
+    place.wait("2 bricks refused: volume odd is distributed over 2 subvolumes")
+    place.serves_beside()
+    brick_hosts.delete_volume("odd")
+    place.wait(f"2 bricks, {1 + place.pvs} PVs enforced")
+    brick_hosts.create_volume("odd", "brick", ["brick1"])
+    place.wait(f"3 bricks, {1 + place.pvs} PVs enforced")
+    brick_hosts.gluster("volume", "set", "odd", "features.shard", "on")
+    place.wait("1 brick refused: volume odd has features.shard on")
+    brick_hosts.delete_volume("odd")
+    place.shell("sed -i /odd/d /var/lib/glusterd/kadalustorage.info")
+    place.wait(f"2 bricks, {1 + place.pvs} PVs enforced")
+    assert place.process() == process
 
 
 def test_a_kernel_as_old_as_linux_4_18_wants_a_drop_in_and_says_so(place: Place) -> None:
