@@ -44,8 +44,8 @@ def check_options(info: VolumeInfo) -> None:
 def block_hosting(volume: str) -> BlockHostingError:
     """For a volume that has BLOCK_META."""
     return BlockHostingError(
-        f"the volume hosts block devices of gluster-block (it has the directory {BLOCK_META}), whose space nobody "
-        f"accounts to PVs; give Kubernetes a volume of its own (gluster-block list {volume} shows the devices)"
+        f"volume {volume}: it hosts block devices of gluster-block (it has the directory {BLOCK_META}), whose space "
+        f"nobody accounts to PVs; give Kubernetes a volume of its own (gluster-block list {volume} shows the devices)"
     )
 
 
