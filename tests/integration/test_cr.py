@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes import config
 
+from kadalu_ext.operator import kube as kube_module
 from tests.crs.table import BY_CONDITION, GOOD, REFUSED, external, manifest
 from tests.testbed import paths, progress
 from tests.testbed.kube import Kube
@@ -158,6 +160,9 @@ def test_a_definition_that_kadalu_installed_is_replaced_and_its_own_storages_sta
     version["schema"] = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
     api.kubectl("apply", "-f", "-", input=json.dumps(theirs))
     wait(lambda: create(api, manifest({"type": "anything"}), "--dry-run=server").returncode == 0)
+    client = config.new_client_from_config(str(api.kubeconfig))  # type: ignore[no-untyped-call]
+    operators = kube_module.Kube(client, namespace="default")
+    wait(lambda: "is Kadalu's, under which storages have no status" in operators.no_kind())
     native = {"type": "Replica1", "storage": [{"node": "n1", "device": "/dev/vdb"}], "options": [{"key": "a"}]}
     kept = json.loads(create(api, manifest(native, name="pool")).stdout)["spec"]
     own_form = external({"gluster_host": "a", "gluster_volname": "v"})
@@ -167,6 +172,7 @@ def test_a_definition_that_kadalu_installed_is_replaced_and_its_own_storages_sta
     assert "spec.flavour: unknown field" in refusal(api, manifest(own_form | {"flavour": 1}, name="b"))
     try:
         apply_ours(api)
+        wait(lambda: operators.no_kind() == "")
         assert api.get("kds", "pool")["spec"] == kept == native | {
             "pvReclaimPolicy": "delete", "kadalu_format": "native", "single_pv_per_pool": False
         }  # fmt: skip
