@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from errno import EINVAL, ESTALE
 from typing import Final, Protocol
 
-from kadalu_ext.gluster.brick import BrickAnswer
+from kadalu_ext.gluster.brick import Attribute, BrickAnswer
 from kadalu_ext.gluster.facts import VolumeFacts
 from kadalu_ext.storage import Storage
 
@@ -63,8 +63,9 @@ class VolumeStore(Protocol):
 class BrickProbe(Protocol):
     """Each brick of a volume asked by itself."""
 
-    def stat_directory(self, path: str) -> Sequence[BrickAnswer]:
-        """What every brick answers to a STATFS of that directory, in the geometry's order; never raises for a brick."""
+    def stat_directory(self, path: str, attribute: Attribute | None = None) -> Sequence[BrickAnswer]:
+        """What every brick answers to a STATFS of that directory, and has as that attribute, in the geometry's order;
+        never raises for a brick."""
         ...
 
     def close(self) -> None: ...

@@ -146,6 +146,8 @@ def _finding(
     if behind:
         return "False", *_behind(behind, known)
     down = "; ".join(f"{known[brick].down}" for brick in where(Verdict.DOWN)[:_SHOWN])
+    if len(where(Verdict.DOWN)) == len(known):
+        return "Unknown", Reason.BRICK_UNPROVEN, f"no brick is up: {down}"
     told = [each for each in known.values() if each.down is None and each.unseen is None]
     if told and all(each.record is None for each in told):
         text = f"there is no canary on volume {volume} yet. {Reason.NOT_MEASURED.remedy}"

@@ -14,9 +14,10 @@ from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import empty
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import CapacityError, ConflictError, VolumeIOError
+from kadalu_ext.gluster.brick import Attribute
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.layout import pv_path, record_path
-from kadalu_ext.record import RECORDS_DIR, PvName
+from kadalu_ext.record import CANARY, RECORD_XATTR, RECORDS_DIR, PvName
 from kadalu_ext.storage import Storage
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import MemoryBricks, MemoryStore, replica
@@ -108,6 +109,19 @@ class StoreContract:
         assert name not in store.listdir(pv_path(name).rpartition("/")[0])
         assert volumes.recorded_size(name) is None
         assert empty(store) == {} and store.listdir("trash") == []
+
+    def test_every_brick_has_the_canarys_record_as_it_was_written_last(
+        self, store: VolumeStore, volumes: Volumes, bricks: Bricks
+    ) -> None:
+        record = Attribute(path=record_path(CANARY), name=RECORD_XATTR)
+        for _ in range(2):
+            volumes.beat()
+        answers = bricks.probe.stat_directory(pv_path(CANARY), record)
+        assert {answer.attribute for answer in answers} == {store.getxattr(record.path, record.name)}
+        volumes.delete(CANARY)
+        answers = bricks.probe.stat_directory(pv_path(CANARY), record)
+        assert [(answer.attribute, answer.stat, answer.up) for answer in answers] == [(None, None, True)] * len(answers)
+        assert empty(store) == {}
 
     def test_more_than_the_volume_is_not_promised(self, store: VolumeStore, volumes: Volumes) -> None:
         name = new_pv()

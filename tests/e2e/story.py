@@ -154,6 +154,7 @@ class Story:
         return f"{count('written')} synced writes, none failed, while pod {old} was deleted and replaced"
 
     def pending(self) -> str:
+        self.wait_measured()
         self.on("brick2", "systemctl", "stop", "kadalu-quotad")
         self.apply(claim_manifest("second", SIZE_MIB))
         what = self.wait("an event that names brick2", lambda: self.failure_event("second", "brick2"))
@@ -163,10 +164,22 @@ class Story:
             assert part in described, described
         return str(what)
 
+    def not_ready(self) -> str:
+        def named() -> str:
+            storage = self.get("kds", STORAGE, "-n", "default")
+            message = finding(storage, "QuotaEnforced").get("message", "")
+            return message if condition(storage, "Ready") == "False" and "brick2" in message else ""
+
+        message = str(self.wait("the storage not to be Ready for the sake of brick2", named))
+        bricks = self.get("kds", STORAGE, "-n", "default")["status"]["bricks"]
+        assert [brick["host"] for brick in bricks if not brick["enforcing"]] == ["brick2"], bricks
+        return message
+
     def bound_by_itself(self) -> str:
         self.on("brick2", "systemctl", "start", "kadalu-quotad")
         self.wait_bound("second")
-        return f"second is Bound to {self.get('pvc', 'second')['spec']['volumeName']}"
+        self.wait_measured()
+        return f"second is Bound to {self.get('pvc', 'second')['spec']['volumeName']}, and the storage is Ready again"
 
     def delete_claims(self) -> str:
         gone = {self.get("pvc", name)["spec"]["volumeName"] for name in (CLAIM, "second")}
@@ -211,6 +224,15 @@ class Story:
         except Exception:
             progress.say(self.kube.kubectl("describe", "pvc", claim))
             raise
+
+    def wait_measured(self) -> None:
+        """Until the storage is Ready, and every brick was seen to follow the canary."""
+
+        def well() -> bool:
+            storage = self.get("kds", STORAGE, "-n", "default")
+            return condition(storage, "Ready") == condition(storage, "QuotaEnforced") == "True"
+
+        self.wait("every brick to be seen to enforce", well)
 
     def wait_running(self, pod: str) -> None:
         """Until the pod runs; what its events say if it never does."""
@@ -269,6 +291,7 @@ STEPS: Final[tuple[tuple[str, Callable[[Story], str]], ...]] = (
     ("kadalu-quotad status: enforced on each brick host", Story.status),
     ("the node plugin is replaced while a pod writes", Story.replace_node_plugin),
     ("quotad stopped on one host: the next claim waits, and says why", Story.pending),
+    ("kubectl get kds: not Ready, with that host and the remedy", Story.not_ready),
     ("quotad started: that claim becomes Bound by itself", Story.bound_by_itself),
     ("claims deleted: nothing is left on any brick", Story.delete_claims),
 )
@@ -280,8 +303,13 @@ SET_UP: Final = tuple(step for _, step in STEPS[:5])
 
 def condition(thing: dict[str, Any], kind: str) -> str:
     """The status of condition `kind`: True, False, Unknown, or '' if it is not there."""
+    return str(finding(thing, kind).get("status", ""))
+
+
+def finding(thing: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The condition `kind`, with its reason and message; empty if it is not there."""
     conditions = thing.get("status", {}).get("conditions", [])
-    return next((str(item["status"]) for item in conditions if item["type"] == kind), "")
+    return next((item for item in conditions if item["type"] == kind), {})
 
 
 def claim_manifest(name: str, mebibytes: int | str, storage_class: str = STORAGE_CLASS) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kadalu_ext.csi.promises import Promises
+from kadalu_ext.csi.promises import Promises, read_size
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.layout import record_path
@@ -122,6 +124,12 @@ def test_a_brick_that_is_down_is_named_and_breaks_nothing(healthy: Site) -> None
     assert (found.status, "h2" in found.message, "h1" in found.message) == ("False", True, False)
 
 
+def test_with_every_brick_down_nothing_is_known(healthy: Site) -> None:
+    healthy.bricks.down = {"h1", "h2", "h3"}
+    found = healthy.look(beat=False)
+    assert (found.status, found.message.startswith("no brick is up: brick h1")) == ("Unknown", True)
+
+
 def test_a_brick_that_comes_back_is_believed_after_the_next_change(healthy: Site) -> None:
     healthy.bricks.down = {"h1"}
     healthy.look()
@@ -203,3 +211,29 @@ def test_another_volume_begins_anew(healthy: Site) -> None:
     assert found.status is None
     healthy.canaries.forget(StorageName("ext"))
     assert healthy.look().status is None
+
+
+STEPS = st.tuples(st.sampled_from(["beat", "stop", "start", "down", "up"]), st.sampled_from(["h1", "h2", "h3"]))
+
+
+@given(steps=st.lists(STEPS, max_size=40))
+def test_whatever_happens_who_lags_is_blamed_and_nobody_else(steps: list[tuple[str, str]]) -> None:
+    site = Site()
+    site.look()
+    for what, host in steps:
+        size = read_size(site.store, CANARY) or 0
+        match what:
+            case "beat":
+                site.volumes.beat()
+            case "stop":
+                site.bricks.stopped.setdefault(host, size)
+            case "start":
+                site.bricks.stopped.pop(host, None)
+            case "down":
+                site.bricks.down.add(host)
+            case "up":
+                site.bricks.down.discard(host)
+        found = site.look(beat=False, after_s=1.0)
+        due = read_size(site.store, CANARY)
+        behind = {name for name, limit in site.bricks.stopped.items() if limit != due} - site.bricks.down
+        assert {b.host for b in site.bricks.geometry.bricks if found.enforcing[b.name] is False} == behind
