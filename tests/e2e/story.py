@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any, Final
 
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import CANARY
 from tests.testbed import deb, image, paths, progress
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.kube import Kube
@@ -265,7 +267,7 @@ class Story:
         return str(found[-1]) if found else ""
 
     def left_on_bricks(self, names: set[str]) -> list[str]:
-        """What of these PVs is still on any brick: directories, records, trash, limits."""
+        """What of these PVs is still on any brick: directories, records, trash, and limits but for the canary's."""
         left = []
         for host in self.names:
             root = f"/bricks/{VOLUME}"
@@ -276,7 +278,11 @@ class Story:
             found = done.stdout
             left += [f"{host}:{path}" for path in found.splitlines() if any(name in path for name in names)]
             report = self.on(host, "xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks")
-            left += [f"{host}: {line}" for line in report.splitlines() if re.match(r"#\d+\s+\d+\s+\d+\s+[1-9]", line)]
+            limits = [line for line in report.splitlines() if re.match(r"#\d+\s+\d+\s+\d+\s+[1-9]", line)]
+            canary = self.hosts.host(host).run(["lsattr", "-pd", f"{root}/{pv_path(CANARY)}"], check=False).stdout
+            left += [
+                f"{host}: {line}" for line in limits if line.split()[0].removeprefix("#") not in canary.split()[:1]
+            ]
         return left
 
 
