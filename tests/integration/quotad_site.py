@@ -31,18 +31,19 @@ class Site:
     def wait(what: str, probe: Callable[[], Any]) -> Any:
         return progress.wait_until(what, probe, seconds=SECONDS)
 
-    def make_pv(self, volume: str, name: str, size: int) -> Path:
+    def make_pv(self, volume: str, name: str, size: int, *, inodes: int | None = None) -> Path:
         """What the CSI driver does: directory, record prepared, renamed."""
         directory = self.mounts / volume / pv_path(PvName(name))
         directory.mkdir(parents=True)
-        self.put_record(volume, name, size)
+        self.put_record(volume, name, size, inodes=inodes)
         return directory
 
-    def put_record(self, volume: str, name: str, size: int) -> None:
+    def put_record(self, volume: str, name: str, size: int, *, inodes: int | None = None) -> None:
         root, pv = self.mounts / volume, PvName(name)
         staged = root / staged_record_path(pv)
         staged.mkdir(parents=True)
-        os.setxattr(staged, RECORD_XATTR, encode(QuotaRecord(path=pv_path(pv), size_bytes=size)))
+        record = QuotaRecord(path=pv_path(pv), size_bytes=size, inodes=inodes)
+        os.setxattr(staged, RECORD_XATTR, encode(record))
         staged.rename(root / record_path(pv))
 
     def change_record(self, volume: str, name: str, size: int) -> None:
