@@ -21,8 +21,8 @@ from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.workqueue import WorkQueue
 
-THREADS: Final = 24
-PATIENT: Final = 12
+THREADS: Final = 48
+PATIENT: Final = 16
 """So many of them, at most, wait for hosts that are known to be silent."""
 
 SETTLE_S: Final = 0.2

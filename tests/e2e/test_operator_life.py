@@ -19,8 +19,8 @@ OPERATOR = "deploy/kadalu-ext-operator"
 PROGRAM = "bin/kadalu-ext-operator"
 
 
-def storage(name: str = LIFE, hosts: str = "brick1", **fields: Any) -> dict[str, Any]:
-    details = {"gluster_hosts": hosts, "gluster_volname": VOLUME}
+def storage(name: str = LIFE, hosts: str = "brick1", volume: str = VOLUME, **fields: Any) -> dict[str, Any]:
+    details = {"gluster_hosts": hosts, "gluster_volname": volume}
     return {
         "apiVersion": "kadalu-operator.storage/v1alpha1",
         "kind": "KadaluStorage",
@@ -141,6 +141,43 @@ def test_a_brick_that_is_offline_is_named_and_gone_from_the_status_when_it_is_ba
 
 def metrics_path(story: Story) -> str:
     return f"/api/v1/namespaces/{NAMESPACE}/pods/{holder(story)}:8080/proxy/metrics"
+
+
+@pytest.fixture
+def told(installed: Story) -> Iterator[Story]:
+    """A volume `told` with a storage of that name, and an operator that looks at nothing by itself for an hour."""
+    installed.hosts.create_volume("told", "replica 3", installed.names)
+    add = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--interval=3600"}]
+    installed.kube.kubectl("patch", OPERATOR, "-n", NAMESPACE, "--type=json", "-p", json.dumps(add))
+    try:
+        installed.wait("the patient operator", lambda: len(processes(installed)) == 1 and patient(installed))
+        installed.apply(storage("told", volume="told"))
+        ready(installed, "told")
+        yield installed
+    finally:
+        installed.kube.kubectl("delete", "kds", "told", "-n", "default", "--ignore-not-found", timeout=300)
+        installed.kube.kubectl("apply", "-k", str(paths.REPOSITORY / "manifests"))
+        installed.wait("the usual operator", lambda: len(processes(installed)) == 1 and not patient(installed))
+        installed.hosts.delete_volume("told")
+
+
+def patient(story: Story) -> bool:
+    pid = next(iter(processes(story)))
+    return "--interval=3600" in story.kube.sandbox.run(["cat", f"/proc/{pid}/cmdline"], check=False).stdout
+
+
+def test_what_glusterd_tells_is_seen_at_once_and_not_at_the_interval(told: Story) -> None:
+    def seen() -> dict[str, Any]:
+        return told.get("kds", "told", "-n", "default")
+
+    replaced = ["brick3:/bricks/told", "brick3:/bricks/told-new"]
+    told.on("brick1", "gluster", "volume", "replace-brick", "told", *replaced, "commit", "force")
+    told.wait("the new brick", lambda: seen()["status"]["bricks"][2]["path"] == "/bricks/told-new")
+    told.on("brick1", "gluster", "volume", "set", "told", "features.shard", "on")
+    told.wait("shards to be refused", lambda: condition(seen(), "Supported") == "False")
+    told.wait("its class to be withdrawn", lambda: "kadalu.external.told" not in told.kube.kubectl("get", "sc"))
+    told.on("brick1", "gluster", "volume", "set", "told", "features.shard", "off")
+    told.wait("it to be supported again", lambda: condition(seen(), "Supported") == "True")
 
 
 def test_of_two_operators_one_works_and_the_other_follows_at_once(life: Story) -> None:

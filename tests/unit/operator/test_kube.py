@@ -32,6 +32,7 @@ def refusing(status: int, body: str = "") -> Any:
         (403, FORBIDDEN, KubernetesError, "refused to make it: 403 storageclasses is forbidden"),
         (409, "", ConflictError, "409 Some Reason"),
         (404, "", KubernetesError, "404"),
+        (429, json.dumps({"message": "too many requests"}), KubernetesError, "429 too many requests"),
         (500, "<html>", KubernetesError, "500 Some Reason"),
     ],
 )
