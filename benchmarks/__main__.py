@@ -13,6 +13,7 @@ from benchmarks import (
     bench_crawl,
     bench_create,
     bench_enforce,
+    bench_facts,
     bench_idle,
     bench_operator,
 )
@@ -35,6 +36,7 @@ def main() -> int:
     suite.wait_built(sandbox.name, "project")
     deb.install(hosts, [VOLUME])
     figures = [
+        *bench_facts.run(hosts, VOLUME),
         *bench_create.run(hosts, VOLUME),
         *bench_enforce.run(hosts, VOLUME),
         *bench_arrival.run(hosts, VOLUME),

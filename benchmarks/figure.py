@@ -37,7 +37,7 @@ def table(figures: Sequence[Figure]) -> str:
     """One line a figure."""
     head = ("what", "value", "anchor", "its value", "ratio", "goal")
     rows = [
-        (f.name, f"{f.value:.2f} {f.unit}", f.anchor, f"{f.anchor_value:.2f} {f.unit}", f"{f.ratio:.2f}", f.goal)
+        (f.name, f"{f.value:.2f} {f.unit}", f.anchor, f"{f.anchor_value:.2f} {f.unit}", f"{f.ratio:.3g}", f.goal)
         for f in figures
     ]
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]

@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import EEXIST
 from pathlib import Path
+from typing import Any
 
 from kadalu_ext.errors import VolumeIOError
 from kadalu_ext.gluster import messages, oncrpc
@@ -44,6 +45,11 @@ class Exchange:
     received: bytes
 
     @property
+    def result(self) -> Any:
+        """The reply, read."""
+        return READERS[self.name.removesuffix("-missing")](self.body)
+
+    @property
     def body(self) -> bytes:
         """The reply's result."""
         deframer = oncrpc.Deframer()
@@ -51,6 +57,20 @@ class Exchange:
         message = oncrpc.decode(deframer.next_record() or b"")
         assert isinstance(message, Accepted)
         return message.body
+
+
+READERS: Mapping[str, Callable[[bytes], Any]] = {
+    "getspec": messages.read_getspec_reply,
+    "get-volume": messages.read_get_volume_reply,
+    "get-volume-info": messages.read_get_volume_info_reply,
+    "list-peers": messages.read_list_peers_reply,
+    "port-by-brick": messages.read_port_by_brick_reply,
+    "setvolume": messages.read_setvolume_reply,
+    "lookup": messages.read_lookup_reply,
+    "statfs": messages.read_statfs_reply,
+    "getxattr": lambda body: messages.read_getxattr_reply(body, ATTRIBUTE),
+}
+"""What reads the reply of each call; `NAME-missing` is the same call, of what is not there."""
 
 
 def load(name: str) -> Exchange:

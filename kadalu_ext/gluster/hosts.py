@@ -107,6 +107,11 @@ class Hosts:
             raise failures[0]
         raise HostUnreachableError("no host answers: " + "; ".join(map(str, failures)))
 
+    def silent(self) -> tuple[str, ...]:
+        """The hosts that were silent lately, and are asked only where no other answers."""
+        with self._lock:
+            return tuple(dict.fromkeys(name for (name, _port, _tls), host in self._hosts.items() if host.silent))
+
     def listen(
         self, hosts: Iterable[str], listener: Listener, *, port: int = GLUSTERD_PORT, tls: Tls | None = None
     ) -> Callable[[], None]:

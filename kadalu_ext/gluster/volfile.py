@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from kadalu_ext.errors import VolfileError
 
@@ -45,8 +45,7 @@ class Volfile:
         raise KeyError(name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Token:
+class _Token(NamedTuple):
     text: str
     line: int
     keyword: bool
@@ -78,11 +77,12 @@ def _tokens(text: str) -> Iterator[_Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             raise VolfileError(f"volfile line {line}: a stray quote or backslash")
-        if (quoted := match["quoted"]) is not None:
-            yield _Token(text=re.sub(r"\\(.)", r"\1", quoted), line=line, keyword=False)
-        elif (bare := match["bare"]) is not None:
-            yield _Token(text=bare, line=line, keyword=bare in _KEYWORDS)
-        line += match[0].count("\n")
+        if (bare := match["bare"]) is not None:
+            yield _Token(bare, line, bare in _KEYWORDS)
+        elif (quoted := match["quoted"]) is not None:
+            yield _Token(re.sub(r"\\(.)", r"\1", quoted), line, False)
+        else:
+            line += match["skip"].count("\n")
         at = match.end()
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from kadalu_ext import mountinfo, record
 from kadalu_ext.errors import InvalidInputError, RecordError, UnsupportedVolumeError, VolfileError, WireError
-from kadalu_ext.gluster import geometry, messages, oncrpc, volfile, wiredict, xdr
+from kadalu_ext.gluster import geometry, oncrpc, volfile, wiredict, xdr
 from kadalu_ext.quotad import bricks, config
 from tests import wire
 from tests.fuzz.mutate import mutate
@@ -123,17 +123,6 @@ def _config() -> Iterator[Feed]:
     yield feed
 
 
-REPLIES: dict[str, Callable[[bytes], object]] = {
-    "getspec": messages.read_getspec_reply,
-    "get-volume": messages.read_get_volume_reply,
-    "get-volume-info": messages.read_get_volume_info_reply,
-    "list-peers": messages.read_list_peers_reply,
-    "port-by-brick": messages.read_port_by_brick_reply,
-    "setvolume": messages.read_setvolume_reply,
-    "lookup": messages.read_lookup_reply,
-    "statfs": messages.read_statfs_reply,
-    "getxattr": lambda body: messages.read_getxattr_reply(body, wire.ATTRIBUTE),
-}
 VOLUMES = Path(__file__).parents[1] / "unit" / "gluster" / "data"
 
 
@@ -202,7 +191,7 @@ TARGETS = (
     Target(name="the configuration", samples=CONFIGS, open=_config),
     *(
         Target(name=f"gluster's answer to {name}", samples=_bodies(name), open=_reader(read))
-        for name, read in REPLIES.items()
+        for name, read in wire.READERS.items()
     ),
     Target(name="gluster's dictionaries", samples=_dicts(), open=_reader(_read_dicts)),
     Target(

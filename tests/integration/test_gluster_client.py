@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,10 +13,14 @@ from kadalu_ext.gluster import volfile
 from kadalu_ext.gluster.brick import BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.geometry import geometry
+from kadalu_ext.gluster.hosts import Hosts
+from kadalu_ext.gluster.messages import Refused
 from kadalu_ext.gluster.tls import CA, Tls
+from tests import wire
 from tests.certificates import Authority
 from tests.integration.encrypted import encrypted
 from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.progress import wait_until
 
 VOLUME = "client-tls"
 TIMEOUT_S = 30.0
@@ -45,6 +50,72 @@ def sides(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> 
             )
     finally:
         brick_hosts.delete_volume(VOLUME)
+
+
+@pytest.fixture(scope="module")
+def recorded(brick_hosts: BrickHosts) -> Iterator[None]:
+    """The volume of the recordings, with nothing in it."""
+    brick_hosts.create_volume(wire.VOLUME, "replica 3")
+    yield
+    brick_hosts.delete_volume(wire.VOLUME)
+
+
+def test_gluster_says_what_was_recorded(recorded: None) -> None:
+    known: dict[bytes, bytes] = {}
+    for live in wire.converse("brick1"):
+        kept = wire.load(live.name)
+        sent = wire.made_up(live.sent, known)
+        wire.made_up(live.received, known)
+        assert len(sent) == len(kept.sent)
+        if live.name not in ("statfs", "getxattr", "getxattr-missing"):  # these hold the gfid of this directory
+            assert sent == kept.sent
+        assert type(live.result) is type(kept.result)
+        if isinstance(kept.result, Refused):
+            assert live.result == kept.result
+
+
+def test_each_host_tells_of_a_change_of_a_volume(recorded: None, brick_hosts: BrickHosts) -> None:
+    names = [host.name for host in brick_hosts.hosts]
+    told: queue.Queue[str] = queue.Queue()
+    hosts = Hosts()
+    try:
+        hosts.listen(names, told.put)
+        assert {told.get(timeout=TIMEOUT_S) for _ in names} == set(names)  # connected
+        brick_hosts.gluster("volume", "set", wire.VOLUME, "user.changed", "yes")
+        heard: set[str] = set()
+        while heard != set(names):
+            heard.add(told.get(timeout=TIMEOUT_S))
+        info = hosts.first_answer(names, lambda glusterd: glusterd.volume_info(wire.VOLUME), TIMEOUT_S)
+        assert info.options["user.changed"] == "yes"
+    finally:
+        hosts.close()
+
+
+def test_a_host_that_is_cut_off_is_remembered_and_its_peers_say_so(recorded: None, brick_hosts: BrickHosts) -> None:
+    names = [host.name for host in brick_hosts.hosts]
+    hosts = Hosts()
+
+    def ask() -> str:
+        return hosts.first_answer(names, lambda glusterd: (glusterd.volume_id(wire.VOLUME), glusterd.host), 2.0)[1]
+
+    brick_hosts.host("brick1").cut()
+    try:
+        assert ask() in ("brick2", "brick3")
+        wait_until("the silence to be noted", lambda: hosts.silent() == ("brick1",), seconds=30)
+        assert ask() in ("brick2", "brick3")
+        wait_until("brick2 to miss brick1", lambda: "brick1" in _missed("brick2"), seconds=120)
+    finally:
+        hosts.close()
+        brick_hosts.host("brick1").uncut()
+        # it may not have noticed yet, and would lose its peers a moment after all is well
+        brick_hosts.host("brick1").run(["systemctl", "restart", "glusterd"])
+        brick_hosts.wait_joined()
+    assert _missed("brick2") == []
+
+
+def _missed(host: str) -> list[str]:
+    with Glusterd(host, timeout_s=TIMEOUT_S) as glusterd:
+        return [peer.hostname for peer in glusterd.peers() if not peer.connected]
 
 
 def test_an_encrypted_cluster_answers_and_each_brick_with_it(sides: Sides, brick_hosts: BrickHosts) -> None:

@@ -20,6 +20,8 @@ BRICK_PACKAGES = (
     "e2fsprogs",
     "xfsprogs",
     "glusterfs-client",
+    "glusterfs-cli",
+    "openssl",
 )
 COMPILER_PACKAGES = ("gcc", "libc6-dev")
 

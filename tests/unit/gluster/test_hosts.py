@@ -67,7 +67,7 @@ def test_many_callers_share_one_connection(hosts: Hosts, fakes: list[FakeHost]) 
 def test_a_silent_host_is_remembered_and_the_others_are_asked_first(hosts: Hosts, fakes: list[FakeHost]) -> None:
     fakes[0].answers[messages.GETSPEC] = silent
     assert ask(hosts, fakes, SHORT_S) == NAMES[1]
-    until(lambda: any(host.silent for host in hosts._hosts.values()))
+    until(lambda: hosts.silent() == (NAMES[0],))
     asked = len(fakes[0].calls)
     assert [ask(hosts, fakes) for _ in range(5)] == [NAMES[1]] * 5
     assert len(fakes[0].calls) == asked
