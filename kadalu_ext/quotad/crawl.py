@@ -107,14 +107,13 @@ class Crawler:
                     self._records.begin(Owner(brick.path, name))
                     yield
             yield
-        outcomes = self._records.outcomes
-        states = {name: outcome.state for name in names if (outcome := outcomes.get(Owner(brick.path, name)))}
-        if State.FAILED in states.values() or not self._keep(brick, states):
+        if not self._knows_all(brick, names):
             devices[device] = None
 
     def _find_enforced(self, brick: Brick, names: Sequence[str]) -> Collection[str]:
         """Those of `names` that need nothing. What is at work or waits its turn is left to that."""
-        names = [name for name in names if not self._records.has(Owner(brick.path, name))]
+        if self._records.waiting or self._records.at_work:
+            names = [name for name in names if not self._records.has(Owner(brick.path, name))]
         try:
             with scan.open_brick(brick, self._systems, check=False) as opened:
                 found = self._enforcer.find_enforced(opened, names)
@@ -124,8 +123,15 @@ class Crawler:
             self._records.found_enforced(Owner(brick.path, name), outcome)
         return found
 
-    def _keep(self, brick: Brick, states: dict[str, State]) -> bool:
-        """Whether it is certain that PVs whose record cannot be obeyed will keep what they have."""
+    def _knows_all(self, brick: Brick, names: Collection[str]) -> bool:
+        """Whether it is known what every record asks for, and certain that PVs whose record cannot be obeyed will keep
+        what they have."""
+        outcomes, bad = self._records.outcomes, (State.FAILED, State.INVALID)
+        if not any(self._records.states[state] for state in bad):
+            return True
+        states = {name: outcome.state for name in names if (outcome := outcomes.get(Owner(brick.path, name)))}
+        if State.FAILED in states.values():
+            return False
         invalid = {name for name, state in states.items() if state is State.INVALID}
         if not invalid:
             return True

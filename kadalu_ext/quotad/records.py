@@ -161,15 +161,14 @@ class Records:
             self._forget(owner)
 
     def _store(self, owner: Owner, outcome: Outcome | None) -> None:
-        before = self._forget(owner)
-        if outcome is not None:
-            self.outcomes[owner] = outcome
-            self.states[outcome.state] += 1
-        if outcome == before:
-            return
+        if outcome == self.outcomes.get(owner):
+            return  # and what is known stays the same objects: at each crawl this is nearly all of them
+        self._forget(owner)
         if outcome is None:
             _log.info("record gone, limit lifted", brick=owner.brick, pv=owner.pv)
             return
+        self.outcomes[owner] = outcome
+        self.states[outcome.state] += 1
         if outcome.state is State.ENFORCED and outcome.acted and owner.pv != CANARY:
             self._enforced.append((owner, outcome))
         else:
@@ -197,11 +196,10 @@ class Records:
             project_id=outcome.project_id, limit_bytes=outcome.limit_bytes,
         )  # fmt: skip
 
-    def _forget(self, owner: Owner) -> Outcome | None:
+    def _forget(self, owner: Owner) -> None:
         outcome = self.outcomes.pop(owner, None)
         if outcome is not None:
             self.states[outcome.state] -= 1
-        return outcome
 
     # --- to be on the safe side ---
 
