@@ -38,8 +38,8 @@ def main() -> int:
     figures = [
         *bench_facts.run(hosts, VOLUME),
         *bench_create.run(hosts, VOLUME),
-        *bench_enforce.run(hosts, VOLUME),
         *bench_arrival.run(hosts, VOLUME),
+        *bench_enforce.run(hosts, VOLUME),
         *bench_idle.run(hosts),
         *bench_canary.run(hosts, VOLUME),
         *bench_crawl.run(hosts),

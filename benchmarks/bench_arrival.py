@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bench_create import CLIENTS, SIZE_BYTES, make_pv
+from benchmarks.bench_create import CLIENTS, SIZE_BYTES, make_directories, make_pv
 from benchmarks.figure import Figure, percentile
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.layout import pv_path, record_path
-from kadalu_ext.record import PvName
+from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName
 from tests.testbed import progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
 
@@ -24,12 +25,13 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
     """On `volume`, a replica with a brick on every host, whose kadalu-quotad runs."""
     names = [PvName(f"arrival-{number}") for number in range(RECORDS)]
     with Volume.open(volume, tuple(host.name for host in hosts.hosts)) as client:
+        make_directories(client, SUBVOL_DIR, os.path.dirname(RECORDS_DIR), RECORDS_DIR)
         with ThreadPoolExecutor(len(hosts.hosts)) as watchers:
-            seen = [watchers.submit(_watch, host, f"/bricks/{volume}") for host in hosts.hosts]
+            seen = {host.name: watchers.submit(_watch, host, f"/bricks/{volume}") for host in hosts.hosts}
             for host in hosts.hosts:
-                progress.wait_until(f"a watcher on {host.name}", partial(_watches, host), seconds=60)
+                progress.wait_until(f"a watcher on {host.name}", partial(_watches, host, seen[host.name]), seconds=60)
             creates = _together(client, names)
-            took = [watched.result() for watched in seen]
+            took = [watched.result() for watched in seen.values()]
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(lambda name: _remove(client, name), names))
     what = f"{RECORDS:,} records by {CLIENTS} clients of a replica 3, to enforced, slowest host"
@@ -48,7 +50,9 @@ def _watch(host: BrickHost, brick: str) -> list[float]:
     return [float(took) for took in json.loads(host.run(argv, timeout=600).stdout)]
 
 
-def _watches(host: BrickHost) -> bool:
+def _watches(host: BrickHost, watcher: Future[list[float]]) -> bool:
+    if watcher.done():
+        watcher.result()
     return host.run(["rm", MARK], check=False).returncode == 0
 
 

@@ -101,16 +101,21 @@ def make_pv(volume: Volume, name: PvName) -> None:
     """A PV and its record, of SIZE_BYTES: all that CreateVolume cannot do without."""
     path, staged = pv_path(name), staged_record_path(name)
     bucket = os.path.dirname(path)
-    for parent in (os.path.dirname(bucket), bucket):
-        try:
-            volume.mkdir(parent, 0o755)
-        except VolumeIOError as error:
-            if error.errno != EEXIST:
-                raise
+    make_directories(volume, os.path.dirname(bucket), bucket)
     volume.mkdir(path, 0o777)
     volume.mkdir(staged, 0o700)
     volume.setxattr(staged, RECORD_XATTR, encode(QuotaRecord(path=path, size_bytes=SIZE_BYTES)))
     volume.rename(staged, record_path(name))
+
+
+def make_directories(volume: Volume, *paths: str) -> None:
+    """Those that are not there yet."""
+    for path in paths:
+        try:
+            volume.mkdir(path, 0o755)
+        except VolumeIOError as error:
+            if error.errno != EEXIST:
+                raise
 
 
 def _bare_delete(volume: Volume, name: PvName) -> None:

@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, "/usr/lib/kadalu-quotad")
 from inotify_simple import INotify, flags
 
-PATIENCE_S = 300
+PATIENCE_S = 240
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     while len(took) < count:
         if time.monotonic() > deadline:
             raise SystemExit(f"{len(took)} of {count} records were enforced within {PATIENCE_S} s: {list(waiting)[:5]}")
-        for event in inotify.read(timeout=1 if waiting else 1000):
+        for event in inotify.read(timeout=5 if waiting else 1000):
             if not event.name.startswith("."):
                 record = f"{brick}/info/quota/{event.name}"
                 path = json.loads(os.getxattr(record, "user.kadalu.record"))["path"]
