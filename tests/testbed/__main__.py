@@ -24,6 +24,7 @@ _HALF = "half"
 def main() -> int:
     """Run one command; its exit status."""
     options = _parser().parse_args(guarded(sys.argv[1:]))
+    options.name = options.name or (options.command if options.command in ("test", "demo", "bench") else "hands")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command: Callable[[argparse.Namespace], int] = options.call
     try:
@@ -46,8 +47,10 @@ def guarded(argv: list[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m tests.testbed", description=__doc__)
-    parser.add_argument("--name", default="hands", help="which instance (default: %(default)s)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--name", help="which instance (default: test, demo or bench for these commands, otherwise hands)"
+    )
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     up = commands.add_parser("up", help="start the instance, or what it lacks, and leave it running")
     up.add_argument("--only", choices=["bricks", "kube"], help="only this half")
@@ -88,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         shown = commands.add_parser(name, help=what)
         module = {"demo": "tests.testbed.demo", "bench": "benchmarks"}[name]
         packages = {"demo": (), "bench": host.COMPILER_PACKAGES}[name]
-        shown.set_defaults(call=lambda _, n=name, m=module, p=packages: _run_module(n, m, p))
+        shown.set_defaults(call=lambda options, m=module, p=packages: _run_module(options.name, m, p))
     return parser
 
 
@@ -192,7 +195,7 @@ def _kubectl(options: argparse.Namespace) -> int:
 
 
 def _test(options: argparse.Namespace) -> int:
-    return suite.run_inside("test", [sys.executable, "-m", "pytest", *options.argv[1:]])
+    return suite.run_inside(options.name, [sys.executable, "-m", "pytest", *options.argv[1:]])
 
 
 def _run(options: argparse.Namespace) -> int:
