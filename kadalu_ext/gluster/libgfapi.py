@@ -10,6 +10,7 @@ import ctypes
 import functools
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EIO
@@ -40,6 +41,8 @@ _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "glfs_h_opendir": (_Pointer, _Pointer, _Pointer),
     "glfs_h_unlink": (_Int, _Pointer, _Pointer, _Text),
     "glfs_h_close": (_Int, _Pointer),
+    "glfs_setfsuid": (_Int, ctypes.c_uint),
+    "glfs_setfsgid": (_Int, ctypes.c_uint),
 }
 
 
@@ -97,11 +100,19 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL("libgfapi.so.0", use_errno=True)
 
 
+_thread: Final = threading.local()
+
+
 def call(name: str, *args: object) -> int:
-    """What the function returns: a number, or a pointer.
+    """What the function returns: a number, or a pointer. It is made as root of the volume, whoever this process is.
 
     Raises: OSError with the library's errno where it returns -1 or NULL; OSError if the library cannot be loaded.
     """
+    if not getattr(_thread, "root", False):
+        # of each thread; without it libgfapi sends the uid and gid of the process
+        _function("glfs_setfsuid")(0)
+        _function("glfs_setfsgid")(0)
+        _thread.root = True
     function = _function(name)
     ctypes.set_errno(0)
     result: int | None = function(*args)
