@@ -15,6 +15,7 @@ from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError
+from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName
 from kadalu_ext.storage import Storage, StorageName
@@ -75,13 +76,12 @@ class StorageClient:
         Raises: what Volumes.make and Volumes.wait_enforced do; InProgressError; DeadlineError; what Connector does.
         """
 
-        def make(volumes: Volumes) -> Volumes:
-            volumes.make(name, size_bytes, overcommit=self.storage.overcommit)
-            return volumes
+        def make(volumes: Volumes) -> tuple[Volumes, Gfid]:
+            return volumes, volumes.make(name, size_bytes, overcommit=self.storage.overcommit)
 
         started = time.monotonic()
-        with self._working(name, make, timeout_s) as volumes:
-            volumes.wait_enforced(name, size_bytes, deadline=started + self._patience(timeout_s))
+        with self._working(name, make, timeout_s) as (volumes, gfid):
+            volumes.wait_enforced(name, size_bytes, gfid, deadline=started + self._patience(timeout_s))
 
     def delete(self, name: PvName, *, timeout_s: float) -> None:
         """The PV and its record are gone; its files are being removed. Idempotent. Raises: as `create`."""

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
 from kadalu_ext.gluster.facts import VolumeFacts
+from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.storage import Storage
 
 __all__ = ["NO_PARENT", "BrickProbe", "Connector", "VolumeFacts", "VolumeStat", "VolumeStore"]
@@ -55,6 +56,10 @@ class VolumeStore(Protocol):
 
     def statvfs(self, path: str) -> VolumeStat: ...
 
+    def gfid(self, path: str) -> Gfid:
+        """The identity of what is at the path now, the same on every brick."""
+        ...
+
     def close(self) -> None:
         """Does not wait for anything that a silent host could hold up."""
         ...
@@ -63,9 +68,14 @@ class VolumeStore(Protocol):
 class BrickProbe(Protocol):
     """Each brick of a volume asked by itself."""
 
-    def stat_directory(self, path: str, attribute: Attribute | None = None) -> Sequence[BrickAnswer]:
+    def stat_directory(
+        self, path: str, attribute: Attribute | None = None, *, gfid: Gfid | None = None
+    ) -> Sequence[BrickAnswer]:
         """What every brick answers to a STATFS of that directory, and has as that attribute, in the geometry's order;
-        never raises for a brick."""
+        never raises for a brick.
+
+        gfid: the directory's, if it is known, which is quicker.
+        """
         ...
 
     def close(self) -> None: ...

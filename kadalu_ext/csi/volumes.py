@@ -20,6 +20,7 @@ from kadalu_ext.csi.promises import Promises, read_size
 from kadalu_ext.errors import ConflictError, RecordError, VolumeIOError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
+from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import TRASH_DIR, pv_path, record_path, staged_record_path, trash_path
 from kadalu_ext.record import CANARY, RECORD_XATTR, PvName, QuotaRecord, encode
@@ -63,8 +64,8 @@ class Volumes:
         self._parents: set[str] = set()
         """Directories that were there: nobody removes them, and to ask each time costs a PV a third of its time."""
 
-    def make(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> None:
-        """The PV's directory and its record are on the volume when this returns; idempotent.
+    def make(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> Gfid:
+        """The PV's directory, which is on the volume with its record when this returns; idempotent.
 
         overcommit: what may be promised in all, as a multiple of the volume's size.
         Raises: ConflictError if the PV exists in another size; CapacityError; RecordError if its record cannot be read.
@@ -83,6 +84,7 @@ class Volumes:
             elif self._mkdir(pv_path(name), PV_MODE):
                 # A delete was interrupted. Who waits for events learns of the new directory by a change of its record.
                 self._write_record(record_path(name), name, size_bytes)
+            return self._store.gfid(pv_path(name))
 
     def beat(self) -> None:
         """The canary has its next size on the volume when this returns, and is made if it is not there.
@@ -120,15 +122,17 @@ class Volumes:
         with self._explained():
             return read_size(self._store, name)
 
-    def wait_enforced(self, name: PvName, size_bytes: int, *, deadline: float) -> None:
+    def wait_enforced(self, name: PvName, size_bytes: int, gfid: Gfid, *, deadline: float) -> None:
         """Returns once every brick that is up was seen to enforce the PV's size. `deadline` is of time.monotonic().
 
+        gfid: what `make` has returned just now, never what it returned for an earlier call: a PV that was deleted and
+        made again is another directory.
         Raises: NotEnforcedError or BricksDownError, as soon as another look might not end before the deadline.
         """
         path, pause, longest_look = pv_path(name), _FIRST_LOOK_S, 0.0
         while True:
             began = time.monotonic()
-            error = enforcement.not_enforced(*self._ask(path), size_bytes=size_bytes, volume=self._volume)
+            error = enforcement.not_enforced(*self._ask(path, gfid), size_bytes=size_bytes, volume=self._volume)
             if error is None:
                 return
             now = time.monotonic()
@@ -170,11 +174,11 @@ class Volumes:
         answers, _ = self._ask("")
         return enforcement.describe(answer for answer in answers if answer.stat is None) or None
 
-    def _ask(self, path: str) -> tuple[Sequence[BrickAnswer], Geometry]:
+    def _ask(self, path: str, gfid: Gfid | None = None) -> tuple[Sequence[BrickAnswer], Geometry]:
         while True:
             bricks = self.bricks
             try:
-                return bricks.probe.stat_directory(path), bricks.geometry
+                return bricks.probe.stat_directory(path, gfid=gfid), bricks.geometry
             except RuntimeError:  # closed: it was replaced meanwhile
                 if bricks is self.bricks:
                     raise

@@ -10,7 +10,7 @@ import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from errno import EACCES, EAGAIN, ENOENT
+from errno import EACCES, EAGAIN, ENOENT, ESTALE
 from typing import Final, Self
 
 from kadalu_ext.errors import (
@@ -94,14 +94,18 @@ class BrickProbe:
             _Channel(volume, volume_id, brick, timeout_s, given_up_s, glusterd_port, tls) for brick in geometry.bricks
         ]
 
-    def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
+    def stat_directory(
+        self, path: str, attribute: Attribute | None = None, *, gfid: Gfid | None = None
+    ) -> list[BrickAnswer]:
         """The answers of all bricks, in their order, for the directory at `path`, relative to the volume's root.
 
+        gfid: of that directory, if it is known: then a brick is asked once, and not for each name in the path. A brick
+        that has no directory of that gfid has not that directory, whatever is at the path.
         `attribute` is read before the directory is looked at. It takes at most twice the timeout: other callers'
         questions may come first. Raises: RuntimeError once closed.
         """
         deadline = time.monotonic() + 2 * self._timeout_s
-        futures = [channel.submit(path, attribute) for channel in self._channels]
+        futures = [channel.submit(path, attribute, gfid) for channel in self._channels]
         wait(futures, timeout=max(0.0, deadline - time.monotonic()))
         return [
             channel.unanswered() if future.cancel() or not future.done() else future.result()
@@ -157,8 +161,8 @@ class _Channel:
         self._hung_since: float | None = None
         self._hung_last = 0.0
 
-    def submit(self, path: str, attribute: Attribute | None) -> Future[BrickAnswer]:
-        return self._executor.submit(self._stat_directory, path, attribute)
+    def submit(self, path: str, attribute: Attribute | None, gfid: Gfid | None) -> Future[BrickAnswer]:
+        return self._executor.submit(self._stat_directory, path, attribute, gfid)
 
     def unanswered(self) -> BrickAnswer:
         # up: to take a brick for down without having asked it would let a claim through unproven
@@ -177,12 +181,12 @@ class _Channel:
     def _answer(self, *, error: str, up: bool) -> BrickAnswer:
         return BrickAnswer(brick=self._brick, stat=None, error=f"brick {self._brick}: {error}", up=up)
 
-    def _stat_directory(self, path: str, attribute: Attribute | None) -> BrickAnswer:
+    def _stat_directory(self, path: str, attribute: Attribute | None, gfid: Gfid | None) -> BrickAnswer:
         started = time.monotonic()
         if self._silence is not None and started < self._silent_until:
             return self._silence
         try:
-            answer = self._look(path, attribute, started + self._timeout_s)
+            answer = self._look(path, attribute, gfid, started + self._timeout_s)
         except HostSilentError as error:
             self._silence = self._answer(error=str(error), up=isinstance(error, HostHungError) and not self._given_up())
             self._silent_until = time.monotonic() + self._timeout_s
@@ -202,16 +206,16 @@ class _Channel:
         self._hung_last = now
         return now - self._hung_since >= self._given_up_s
 
-    def _look(self, path: str, attribute: Attribute | None, deadline: float) -> BrickAnswer:
+    def _look(self, path: str, attribute: Attribute | None, gfid: Gfid | None, deadline: float) -> BrickAnswer:
         if self._connection is not None and self._connection.connected:
             try:
-                return self._ask(self._connection, path, attribute, deadline)
+                return self._ask(self._connection, path, attribute, gfid, deadline)
             except HostSilentError:
                 raise
             except HostUnreachableError:
                 pass  # the brick was restarted since, perhaps on another port: once more from the beginning
         self._connection = self._log_in(deadline)
-        return self._ask(self._connection, path, attribute, deadline)
+        return self._ask(self._connection, path, attribute, gfid, deadline)
 
     def _log_in(self, deadline: float) -> Connection:
         brick = self._brick
@@ -262,16 +266,22 @@ class _Channel:
                 raise
         return messages.read_port_by_brick_reply(reply)
 
-    def _ask(self, connection: Connection, path: str, attribute: Attribute | None, deadline: float) -> BrickAnswer:
+    def _ask(
+        self, connection: Connection, path: str, attribute: Attribute | None, gfid: Gfid | None, deadline: float
+    ) -> BrickAnswer:
         value = None if attribute is None else self._attribute(connection, attribute, deadline)
-        gfid = self._find(connection, path, deadline)
-        if isinstance(gfid, Refused):
-            error = f"brick {self._brick}: it has no directory {path} ({_reason(gfid)})"
-            return BrickAnswer(brick=self._brick, stat=None, error=error, up=True, attribute=value)
-        stat = messages.read_statfs_reply(connection.call(messages.STATFS, messages.statfs_request(gfid), deadline))
-        if isinstance(stat, Refused):
-            raise _RefusedError(f"statvfs of {path} failed ({_reason(stat)})")
-        return BrickAnswer(brick=self._brick, stat=_to_brick_stat(stat), error=None, up=True, attribute=value)
+        answer = self._find(connection, path, deadline) if gfid is None else gfid
+        if not isinstance(answer, Refused):
+            request = messages.statfs_request(answer)
+            stat = messages.read_statfs_reply(connection.call(messages.STATFS, request, deadline))
+            if isinstance(stat, StatFs):
+                seen = _to_brick_stat(stat)
+                return BrickAnswer(brick=self._brick, stat=seen, error=None, up=True, attribute=value)
+            if gfid is None or stat.errno not in (ENOENT, ESTALE):
+                raise _RefusedError(f"statvfs of {path} failed ({_reason(stat)})")
+            answer = stat
+        error = f"brick {self._brick}: it has no directory {path} ({_reason(answer)})"
+        return BrickAnswer(brick=self._brick, stat=None, error=error, up=True, attribute=value)
 
     def _attribute(self, connection: Connection, attribute: Attribute, deadline: float) -> bytes | None:
         gfid = self._find(connection, attribute.path, deadline)

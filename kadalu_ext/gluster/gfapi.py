@@ -20,6 +20,7 @@ from typing import Final, Self
 from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster import libgfapi, tree
 from kadalu_ext.gluster.feed import REFRESH_S, Feed, Source
+from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.tls import Tls
 
 LOG_LEVEL_WARNING: Final = 5
@@ -30,6 +31,8 @@ _START_LIMIT_S: Final = 120.0
 _XATTR_BYTES: Final = 64 << 10
 """The largest value that Linux allows."""
 _XATTR_CREATE: Final = 1
+_HANDLE_BYTES: Final = 16
+"""GFAPI_HANDLE_LENGTH (api/src/glfs-handles.h): a handle is the gfid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +263,20 @@ class Volume:
         found = libgfapi.Stat()
         self._do(f"stat {path}", lambda fs: libgfapi.call("glfs_lstat", fs, _absolute(path), ctypes.addressof(found)))
         return FileStat(mode=found.st_mode, inode=found.st_ino, size_bytes=found.st_size)
+
+    def gfid(self, path: str) -> Gfid:
+        """The identity of what is at `path` now: the same on every brick, and never that of what takes its place."""
+        handle = ctypes.create_string_buffer(_HANDLE_BYTES)
+
+        def read(fs: int) -> int:
+            found = libgfapi.call("glfs_h_lookupat", fs, None, _absolute(path), None, 0)
+            try:
+                return libgfapi.call("glfs_h_extract_handle", found, handle, _HANDLE_BYTES)
+            finally:
+                libgfapi.call("glfs_h_close", found)
+
+        self._do(f"find {path}", read)
+        return Gfid(handle.raw)
 
     def statvfs(self, path: str) -> SpaceStat:
         """statvfs(3). Of a replicate volume it is the brick's with the least room."""

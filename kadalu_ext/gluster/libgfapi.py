@@ -40,6 +40,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "glfs_h_lookupat": (_Pointer, _Pointer, _Pointer, _Text, _Pointer, _Int),
     "glfs_h_opendir": (_Pointer, _Pointer, _Pointer),
     "glfs_h_unlink": (_Int, _Pointer, _Pointer, _Text),
+    "glfs_h_extract_handle": (ctypes.c_ssize_t, _Pointer, _Pointer, _Int),
     "glfs_h_close": (_Int, _Pointer),
     "glfs_setfsuid": (_Int, ctypes.c_uint),
     "glfs_setfsgid": (_Int, ctypes.c_uint),

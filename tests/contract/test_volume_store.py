@@ -46,6 +46,15 @@ class StoreContract:
         store.mkdir(f"{top}/record", 0o700)
         assert (self.mode(store, f"{top}/pv"), self.mode(store, f"{top}/record")) == (0o777, 0o700)
 
+    def test_what_takes_a_directorys_place_has_another_identity(self, store: VolumeStore, top: str) -> None:
+        store.mkdir(f"{top}/pv", 0o755)
+        first = store.gfid(f"{top}/pv")
+        assert store.gfid(f"{top}/pv") == first != store.gfid(top) and len(first) == 16
+        store.rename(f"{top}/pv", f"{top}/moved")
+        store.mkdir(f"{top}/pv", 0o755)
+        assert store.gfid(f"{top}/moved") == first != store.gfid(f"{top}/pv")
+        expect(errno.ENOENT, lambda: store.gfid(f"{top}/missing"))
+
     def test_a_directory_is_made_once_and_needs_its_parent(self, store: VolumeStore, top: str) -> None:
         expect(errno.EEXIST, lambda: store.mkdir(top, 0o755))
         expect(errno.ENOENT, lambda: store.mkdir(f"{top}/missing/pv", 0o755))
@@ -99,7 +108,9 @@ class StoreContract:
     def test_a_pv_is_made_again_and_again_and_is_gone_when_deleted(self, store: VolumeStore, volumes: Volumes) -> None:
         name = new_pv()
         for _ in range(2):
-            volumes.make(name, 4 * MIB)
+            gfid = volumes.make(name, 4 * MIB)
+        by_path, by_gfid = (volumes.bricks.probe.stat_directory(pv_path(name), gfid=each) for each in (None, gfid))
+        assert [answer.error for answer in by_path] == [answer.error for answer in by_gfid] == [None] * len(by_path)
         assert (self.mode(store, pv_path(name)), volumes.recorded_size(name)) == (0o777, 4 * MIB)
         assert [entry for entry in store.listdir(RECORDS_DIR) if name in entry] == [name]
         with pytest.raises(ConflictError):
@@ -109,6 +120,11 @@ class StoreContract:
         assert name not in store.listdir(pv_path(name).rpartition("/")[0])
         assert volumes.recorded_size(name) is None
         assert empty(store) == {} and store.listdir("trash") == []
+        volumes.make(name, 4 * MIB)
+        gone = volumes.bricks.probe.stat_directory(pv_path(name), gfid=gfid)
+        assert all(answer.up and "it has no directory" in str(answer.error) for answer in gone)
+        volumes.delete(name)
+        assert empty(store) == {}
 
     def test_every_brick_has_the_canarys_record_as_it_was_written_last(
         self, store: VolumeStore, volumes: Volumes, bricks: Bricks

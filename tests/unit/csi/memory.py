@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
 from kadalu_ext.errors import VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, brick_limit_bytes, decode
 from kadalu_ext.storage import Storage, StorageName
@@ -35,6 +37,7 @@ class Node:
     mode: int = 0
     directory: bool = True
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    gfid: Gfid = field(default_factory=lambda: Gfid(uuid.uuid4().bytes))
 
 
 class MemoryStore:
@@ -69,6 +72,10 @@ class MemoryStore:
             if path in self.nodes:
                 raise VolumeIOError(EEXIST, path)
             self.nodes[path] = Node(mode=mode)
+
+    def gfid(self, path: str) -> Gfid:
+        with self._call():
+            return self._node(path).gfid
 
     def rmdir(self, path: str) -> None:
         with self._call():
@@ -161,16 +168,18 @@ class MemoryBricks:
         """Hosts whose quotad has stopped, with the limit that it left behind."""
         self.asked = 0
 
-    def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
+    def stat_directory(
+        self, path: str, attribute: Attribute | None = None, *, gfid: Gfid | None = None
+    ) -> list[BrickAnswer]:
         self.asked += 1
-        return [self._answer(brick, path, attribute) for brick in self.geometry.bricks]
+        return [self._answer(brick, path, attribute, gfid) for brick in self.geometry.bricks]
 
-    def _answer(self, brick: Brick, path: str, attribute: Attribute | None) -> BrickAnswer:
+    def _answer(self, brick: Brick, path: str, attribute: Attribute | None, gfid: Gfid | None = None) -> BrickAnswer:
         if brick.host in self.down:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: refused", up=False)
         if brick.host in self.hung:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: does not answer", up=True)
-        if path not in self.store.nodes:
+        if path not in self.store.nodes or gfid not in (None, self.store.nodes[path].gfid):
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: it has no directory {path}", up=True)
         limit = None if brick.host in {*self.idle, *self.stopped} else self._limit(path)
         limit = self.stopped.get(brick.host, limit)

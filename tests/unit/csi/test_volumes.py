@@ -23,13 +23,14 @@ from kadalu_ext.errors import (
     VolumeIOError,
 )
 from kadalu_ext.gluster.brick import BrickAnswer
+from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.layout import pv_path, record_path, staged_record_path
 from kadalu_ext.record import RECORD_XATTR, PvName
 from kadalu_ext.units import GIB, MIB
 from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, replica
 
 PV = PvName("pvc-1")
-CREATE_STEPS = 11  # calls on an empty volume
+CREATE_STEPS = 12  # calls on an empty volume
 SCAFFOLD = {"", "info", "info/quota", "subvol", "trash"}
 
 
@@ -51,8 +52,8 @@ class Fixture:
         )
 
     def create(self, name: PvName = PV, size_bytes: int = 64 * MIB, *, patience_s: float = 0.0) -> None:
-        self.volumes.make(name, size_bytes)
-        self.volumes.wait_enforced(name, size_bytes, deadline=time.monotonic() + patience_s)
+        gfid = self.volumes.make(name, size_bytes)
+        self.volumes.wait_enforced(name, size_bytes, gfid, deadline=time.monotonic() + patience_s)
 
     def left(self) -> set[str]:
         """What is on the volume besides the directories that stay."""
@@ -70,9 +71,9 @@ def test_whose_time_is_nearly_up_hears_the_reason_in_time(on: Fixture, monkeypat
     on.bricks.idle = {"h3"}
     answer = on.bricks.stat_directory
 
-    def slow(path: str) -> list[BrickAnswer]:
+    def slow(path: str, *, gfid: Gfid | None = None) -> list[BrickAnswer]:
         time.sleep(0.3)
-        return answer(path)
+        return answer(path, gfid=gfid)
 
     monkeypatch.setattr(on.bricks, "stat_directory", slow)
     with pytest.raises(NotEnforcedError, match="h3"):
@@ -250,18 +251,27 @@ def test_a_brick_that_does_not_enforce_is_named_with_the_remedy(on: Fixture) -> 
     on.create()
 
 
-def test_bricks_are_asked_until_they_enforce(on: Fixture) -> None:
+def test_a_pv_that_was_deleted_and_made_again_is_not_taken_for_the_one_before(on: Fixture) -> None:
+    old = on.volumes.make(PV, 64 * MIB)
+    on.volumes.delete(PV)
     on.volumes.make(PV, 64 * MIB)
+    with pytest.raises(NotEnforcedError, match="it has no directory"):
+        on.volumes.wait_enforced(PV, 64 * MIB, old, deadline=time.monotonic())
+    on.create()
+
+
+def test_bricks_are_asked_until_they_enforce(on: Fixture) -> None:
+    gfid = on.volumes.make(PV, 64 * MIB)
     on.bricks.idle = {"h1", "h3"}
     asks = on.bricks.stat_directory
 
-    def ask(path: str) -> list[object]:
+    def ask(path: str, *, gfid: Gfid | None = None) -> list[object]:
         if on.bricks.asked == 3:
             on.bricks.idle = set()
-        return list(asks(path))
+        return list(asks(path, gfid=gfid))
 
     on.bricks.stat_directory = ask  # type: ignore[assignment,method-assign]
-    on.volumes.wait_enforced(PV, 64 * MIB, deadline=time.monotonic() + 10)
+    on.volumes.wait_enforced(PV, 64 * MIB, gfid, deadline=time.monotonic() + 10)
     assert on.bricks.asked == 4
 
 

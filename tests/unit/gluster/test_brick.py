@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -86,6 +88,23 @@ def test_a_brick_without_the_directory_may_have_the_attribute(probe: BrickProbe,
     answer = probe.stat_directory("gone", RECORD)[0]
     assert (answer.stat, answer.up, answer.attribute is None) == (None, True, False)
     assert "it has no directory gone (No such file or directory)" in str(answer.error)
+
+
+GFID = messages.Gfid(bytes(range(16)))
+
+
+def test_a_directory_whose_gfid_is_known_takes_one_question(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    probe.stat_directory("a")
+    before = len(hosts[0].calls)
+    assert all(answer.stat for answer in probe.stat_directory("subvol/aa/bb/pv", gfid=GFID))
+    assert hosts[0].calls[before:] == [messages.STATFS]
+
+
+def test_a_brick_without_that_gfid_has_no_such_directory(probe: BrickProbe, hosts: list[FakeHost]) -> None:
+    hosts[0].answers[messages.STATFS] = struct.pack(">ii", -1, errno.ESTALE)
+    answer = probe.stat_directory("subvol/aa/bb/pv", gfid=GFID)[0]
+    assert (answer.stat, answer.up) == (None, True)
+    assert "it has no directory subvol/aa/bb/pv (Stale file handle)" in str(answer.error)
 
 
 def test_connections_and_logins_are_kept(probe: BrickProbe, hosts: list[FakeHost]) -> None:
