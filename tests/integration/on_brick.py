@@ -169,8 +169,6 @@ def instead(path: Path, kind: str) -> Iterator[None]:
                 os.mkfifo(path)
             case "loop":
                 path.symlink_to(path.name)
-            case "endless":
-                path.symlink_to("/dev/zero")
             case "empty" | "half" | "rubbish" | "huge":
                 made = {"empty": b"", "half": content[: len(content) // 2], "huge": content * (1 << 17)}
                 path.write_bytes(made.get(kind) or (os.urandom(4096) if kind == "rubbish" else b""))
@@ -180,7 +178,7 @@ def instead(path: Path, kind: str) -> Iterator[None]:
         kept.rename(path)
 
 
-KINDS = ("gone", "empty", "half", "rubbish", "huge", "directory", "FIFO", "loop", "endless")
+KINDS = ("gone", "empty", "half", "rubbish", "huge", "directory", "FIFO", "loop")
 
 
 def damage(volume: str, mount: str) -> None:
@@ -191,7 +189,7 @@ def damage(volume: str, mount: str) -> None:
     before, silent = limits(mount), []
     assert before
     for file in files:
-        for kind in KINDS:
+        for kind in KINDS if "vols" in file.parts else ("empty", "rubbish"):
             with instead(file, kind):
                 crawl(1)
                 said = output("kadalu-quotad", "check")
@@ -247,7 +245,7 @@ def odd(brick: str) -> None:
     """Whatever is in `info/quota` and whatever it is called: named or passed over, and a good record beside it is
     obeyed."""
     quota = Path(brick, "info/quota")
-    quota.mkdir(parents=True, exist_ok=True)
+    before = set(os.listdir(quota))
     good = value("odd", 8)
     names = [b"new\nline", b"\xff\xfe", b"n" * 255, b" ", b"\\", b"-rf", b"$(reboot)", "ä".encode()]
     for bare in names:
@@ -268,14 +266,16 @@ def odd(brick: str) -> None:
         "text": '"8"',
     }
     for name, size in sizes.items():
-        put(brick, f"odd-{name}", 8)
+        staged = prepare(brick, f"odd-{name}", 8)
         text = f'{{"v": 1, "path": "subvol/aa/bb/odd-{name}", "size": {size}}}'
-        os.setxattr(record(brick, f"odd-{name}"), RECORD_XATTR, text.encode())
-    put(brick, "odd-large", 8)
+        os.setxattr(staged, RECORD_XATTR, text.encode())
+        staged.rename(record(brick, f"odd-{name}"))
+    staged = prepare(brick, "odd-large", 8)
     with contextlib.suppress(OSError):
-        os.setxattr(record(brick, "odd-large"), RECORD_XATTR, b" " * (10 * MIB))
+        os.setxattr(staged, RECORD_XATTR, b" " * (10 * MIB))
         raise AssertionError("XFS took an xattr of 10 MiB")
-    os.setxattr(record(brick, "odd-large"), RECORD_XATTR, b"[" * (1 << 16))
+    os.setxattr(staged, RECORD_XATTR, b"[" * (1 << 16))
+    staged.rename(record(brick, "odd-large"))
     put(brick, "odd", 8)
     report: dict[str, str] = {}
 
@@ -288,6 +288,8 @@ def odd(brick: str) -> None:
     crawl()
     projects = {name: sorted(tags(pv(brick, f"odd-{name}"))) for name in sizes}
     for path in quota.iterdir():
+        if path.name in before:
+            continue
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         else:
