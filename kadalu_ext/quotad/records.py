@@ -134,7 +134,10 @@ class Records:
 
     def _finish(self, owner: Owner, outcome: Outcome | None) -> None:
         del self._jobs[owner]
-        if outcome is not None or owner != self._deep_at:
+        deep = owner == self._deep_at
+        if deep:
+            self._deep_at = None  # whatever is begun for this owner from now on is not that
+        if outcome is not None or not deep:
             self._settle_down(owner, outcome)
         if owner in self._again:
             self._again.discard(owner)
@@ -161,7 +164,8 @@ class Records:
             self._forget(owner)
 
     def _store(self, owner: Owner, outcome: Outcome | None) -> None:
-        if outcome == self.outcomes.get(owner):
+        put_right = outcome is not None and outcome.state is State.ENFORCED and outcome.acted
+        if outcome == self.outcomes.get(owner) and not put_right:
             return  # and what is known stays the same objects: at each crawl this is nearly all of them
         self._forget(owner)
         if outcome is None:
@@ -169,7 +173,7 @@ class Records:
             return
         self.outcomes[owner] = outcome
         self.states[outcome.state] += 1
-        if outcome.state is State.ENFORCED and outcome.acted and owner.pv != CANARY:
+        if put_right and owner.pv != CANARY:
             self._enforced.append((owner, outcome))
         else:
             # at a start most PVs are found as they should be, and the canary changes all the time: not worth a line
@@ -216,6 +220,5 @@ class Records:
                 continue
             self._deep_at = owner
             self._jobs[owner] = self._enforcer.settle(brick, owner.pv, deep=True)
-            while owner in self._jobs:
+            while self._deep_at == owner:
                 yield
-            self._deep_at = None

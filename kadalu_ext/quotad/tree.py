@@ -31,7 +31,8 @@ _NO_SUBDIRECTORIES: Final = 2
 """A directory's link count on XFS: its name, its own dot, and a dot-dot for each directory in it."""
 _EMPTY_BYTES: Final = frozenset({6, 10})
 """st_size of an XFS directory with nothing in it: two counts and its parent's inode number, in 4 bytes or 8; with one
-entry it is 15 at least (fs/xfs/libxfs/xfs_da_format.h, struct xfs_dir2_sf_hdr)."""
+entry it is 14 at least, so a directory that is not empty never has these, however its inodes are numbered
+(fs/xfs/libxfs/xfs_da_format.h, struct xfs_dir2_sf_hdr and xfs_dir2_sf_entry; ftype is a byte more)."""
 _IDENTIFY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 

@@ -17,19 +17,24 @@ BRICK = Brick(volume="v", path="/bricks/v", arbiter=False, data_bricks=1, choice
 
 
 class FakeEnforcer:
-    """Settles each record in one step: PVs whose name says so fail."""
+    """Settles each record in one step: PVs whose name says so fail, and some are gone."""
+
+    def __init__(self) -> None:
+        self.gone: set[str] = set()
 
     def settle(self, brick: Brick, name: str, *, deep: bool = False) -> Settling:
         yield from ()
+        if name in self.gone:
+            return None
         if name.startswith("bad"):
             return Outcome(state=State.FAILED, reason="no luck")
         return Outcome(state=State.ENFORCED, acted=True)
 
 
-def settle(*names: str) -> Records:
+def settle(*names: str, enforcer: FakeEnforcer | None = None) -> Records:
     share = Share()
     share.adopt((BRICK,))
-    desk = Records(share, FakeEnforcer(), longest_retry_s=60)  # type: ignore[arg-type]
+    desk = Records(share, enforcer or FakeEnforcer(), longest_retry_s=60)  # type: ignore[arg-type]
     for name in names:
         desk.changed(Owner(BRICK.path, name))
     while desk.waiting:
@@ -65,3 +70,27 @@ def test_what_fails_has_a_line_of_its_own_however_many_come(journal: pytest.LogC
     assert failed == ["bad-1", "bad-2"]
     assert desk.states == {State.ENFORCED: 10, State.FAILED: 2}
     assert desk.retry_due() is not None
+
+
+def test_a_record_that_goes_while_its_tree_is_looked_through_is_forgotten_at_its_next_turn() -> None:
+    enforcer, owner = FakeEnforcer(), Owner(BRICK.path, "pvc-1")
+    desk = settle("pvc-1", enforcer=enforcer)
+    deep = desk.deep_steps()
+    next(deep)
+    enforcer.gone.add("pvc-1")
+    desk.advance()
+    assert owner in desk.outcomes  # not for the look to say
+    desk.begin(owner)
+    assert owner not in desk.outcomes
+    assert list(deep) == []
+
+
+def test_what_drifted_and_was_put_right_has_a_line_although_nothing_else_is_said_of_it_now(
+    journal: pytest.LogCaptureFixture,
+) -> None:
+    desk = settle("pvc-1")
+    journal.clear()
+    desk.begin(Owner(BRICK.path, "pvc-1"))  # the fake acts each time
+    desk.found_enforced(Owner(BRICK.path, "pvc-1"), Outcome(state=State.ENFORCED))
+    desk.report()
+    assert [vars(line)["pv"] for line in journal.records] == ["pvc-1"]
