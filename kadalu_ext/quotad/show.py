@@ -14,7 +14,7 @@ from kadalu_ext.quotad.status import BrickStatus, PvStatus, Report
 from kadalu_ext.units import format_bytes
 
 NOT_RUNNING: Final = "kadalu-quotad is not running, so new PVs are not enforced: systemctl start kadalu-quotad"
-NO_BRICK: Final = "no brick of this host is kadalu-quotad's: name its volume in kadalustorage.info"
+NO_BRICK: Final = "no brick of this host is kadalu-quotad's: gluster volume set VOLUME user.kadalu-ext.export on"
 MAKE_ROOM: Final = "expand its claim, or delete something in it"
 
 

@@ -19,10 +19,10 @@ SHOWN = sorted(
     for name in (
         "bounded.py", "record.py", "csi/capacity.py", "csi/clients.py", "csi/controller.py", "csi/enforcement.py",
         "csi/mounterclient.py", "csi/mounts.py", "csi/nodevolumes.py", "csi/params.py", "csi/promises.py",
-        "csi/volumes.py", "storages.py", "gluster/brick.py", "gluster/feed.py", "gluster/glusterd.py",
-        "gluster/gfapi.py", "gluster/hosts.py", "gluster/tls.py", "gluster/vetting.py",
-        "mounter/client.py", "mounter/supervisor.py", "quotad/bricks.py", "quotad/enforce.py", "quotad/plan.py",
-        "quotad/scan.py", "quotad/tree.py", "quotad/xfs.py",
+        "csi/volumes.py", "storages.py", "gluster/addresses.py", "gluster/brick.py", "gluster/connection.py",
+        "gluster/feed.py", "gluster/geometry.py", "gluster/glusterd.py", "gluster/gfapi.py", "gluster/hosts.py",
+        "gluster/tls.py", "gluster/vetting.py", "mounter/client.py", "mounter/supervisor.py", "quotad/bricks.py",
+        "quotad/config.py", "quotad/enforce.py", "quotad/plan.py", "quotad/scan.py", "quotad/tree.py", "quotad/xfs.py",
     )
 )  # fmt: skip
 """Where errors are made that people see as they stand."""
@@ -34,7 +34,7 @@ NOBODY_SEES = (
     "there is no such volume", "there is no volume ", "is not mounted at", "not a PV of",
     # caught, and said in other words
     "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",
-    "these hosts are closed",
+    "these hosts are closed", "it speaks TLS",
 )  # fmt: skip
 OTHERS = (
     "storageclass.storage.k8s.io … not found", "Waiting for a volume to be created",

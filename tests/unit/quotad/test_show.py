@@ -46,7 +46,7 @@ def test_all_enforced_is_ok_with_figures_to_plot() -> None:
         (report(brick(pv("a", State.FAILED, reason="EIO"))), Level.CRITICAL, "1 PV not enforced: a on /bricks/v: EIO"),
         (report(brick(pv("a", State.WAITING, reason="not there"))), Level.WARNING, "1 PV waiting: a on /bricks/v"),
         (report(brick(pv("a", full=True))), Level.WARNING, "1 PV full: a on /bricks/v"),
-        (report(), Level.WARNING, "kadalustorage.info"),
+        (report(), Level.WARNING, "user.kadalu-ext.export on"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_the_line_and_the_exit_status(seen: Report, level: Level, words: str) -> None:
