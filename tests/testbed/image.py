@@ -13,7 +13,9 @@ import shutil
 import stat
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import gobuild, host, kubeconf, paths, progress
@@ -28,6 +30,7 @@ BUILD_PACKAGES = ("buildah", "mmdebstrap", "ca-certificates")
 # What Debian's own slim image leaves out.
 _EXCLUDED = ("doc/*", "man/*", "info/*", "locale/*", "lintian/*")
 _BUSYBOX = Path("/bin/busybox")
+_IN_USE_S = 3600.0
 _CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 
@@ -63,11 +66,19 @@ def project(reference: str = PROJECT_IMAGE, root: Path = paths.REPOSITORY) -> Pa
     key = paths.cache_key(reference, _base_key(), dockerfile, *listed)
     name = "image-" + reference.rpartition("/")[2].partition(":")[0]
     built = paths.cached(name, key, lambda target: _bud(target, reference, root, sources))
-    # Hundreds of MB for every change of the sources: the last two are enough.
-    for old in sorted(paths.cache_root().glob(f"{name}-*"), key=lambda path: path.stat().st_mtime)[:-2]:
-        if old != built:
-            shutil.rmtree(old)
+    _forget(paths.cache_root().glob(f"{name}-*"), keep=built)
     return built / "image.tar"
+
+
+def _forget(images: Iterable[Path], *, keep: Path) -> None:
+    """Removes images that nobody has built within the last hour: hundreds of MB for every change of the sources.
+
+    Younger ones may be another work tree's, which loads them right now; it may also be removing the same ones.
+    """
+    for old in images:
+        with suppress(FileNotFoundError):
+            if old != keep and time.time() - old.stat().st_mtime > _IN_USE_S:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def context_files(root: Path, dockerfile: str) -> list[Path]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,12 @@ def test_only_what_git_would_commit_is_in_the_context(tmp_path: Path) -> None:
 def test_a_work_tree_without_git_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(BedError, match="cannot list the sources"):
         image.context_files(tmp_path, "COPY pkg /x\n")
+
+
+def test_images_that_another_tree_may_be_loading_are_kept(tmp_path: Path) -> None:
+    now, ages = time.time(), {"built": 9000.0, "young": 60.0, "old": 9000.0}
+    for name, age in ages.items():
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (now - age, now - age))
+    image._forget([*tmp_path.iterdir(), tmp_path / "removed-meanwhile"], keep=tmp_path / "built")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "young"]
