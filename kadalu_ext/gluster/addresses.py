@@ -75,7 +75,7 @@ _resolving_lock: Final = threading.Lock()
 def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
     try:
         return _lookup(host, port, socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # UnicodeError: a label that is empty, or longer than 63 letters
         pass
     with _resolving_lock:
         future = _resolving.get(host)

@@ -226,8 +226,13 @@ class _Host:
         if self._thread is None:
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             name = f"glusterd-{self._glusterd.host}"
-            self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                os.close(self._wake)
+                raise
+            self._thread = thread
         else:
             os.eventfd_write(self._wake, 1)
 
@@ -240,8 +245,12 @@ class _Host:
         """The next question, once there is one. None, and the connection closed: the thread ends."""
         connection = self._glusterd.connection
         while True:
-            if not connection.drain() and self._listeners:
-                self._reconnect()
+            try:
+                if not connection.drain() and self._listeners:
+                    self._reconnect()
+            except Exception:  # nobody would ever answer what waits for a thread that has died
+                connection.close()
+                self._note_silence()
             with self._lock:
                 if self._questions:
                     return self._questions.popleft()

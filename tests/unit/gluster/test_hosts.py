@@ -215,3 +215,23 @@ def test_a_name_with_several_addresses_is_had_at_the_one_that_answers(
 def test_ipv6_is_spoken(hosts: Hosts) -> None:
     with fake_host("::1") as fake:
         assert ask(hosts, [fake]) == "::1"
+
+
+@pytest.mark.parametrize("name", ["a..b", "a" * 64 + ".example"])
+def test_a_name_that_cannot_be_one_is_a_host_that_cannot_be_reached(hosts: Hosts, name: str) -> None:
+    with pytest.raises(HostUnreachableError, match="the name does not resolve"):
+        hosts.first_answer([name], who, PATIENT_S)
+
+
+def test_a_listener_that_fails_does_not_leave_the_hosts_questions_without_an_answer(
+    hosts: Hosts, fakes: list[FakeHost]
+) -> None:
+    told = []
+
+    def fail(host: str) -> None:
+        told.append(host)
+        raise ZeroDivisionError
+
+    hosts.listen(NAMES[:1], fail, port=fakes[0].port)
+    until(lambda: bool(told))
+    assert hosts._host(NAMES[0], fakes[0].port, None).ask(who, PATIENT_S).result(PATIENT_S) == NAMES[0]
