@@ -41,7 +41,7 @@ class Leases(Protocol):
 
 
 class Election:
-    """`identity` is unique to this process. Used by one thread; `leading` may be read by any."""
+    """`identity` is unique to this process. Used by one thread, but for `leading`."""
 
     def __init__(self, leases: Leases, identity: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._leases = leases
@@ -50,11 +50,17 @@ class Election:
         self._seen: LeaseState | None = None
         self._seen_at = 0.0
         self._renewed_at = 0.0
-        self.leading = False
+        self._leads = False
         self.tried_at = clock()
         """When it last had an answer or an error: a thread that hangs would show here."""
         self.holder = ""
         """Who has it, as far as is known."""
+
+    @property
+    def leading(self) -> bool:
+        """Whether the Lease is ours for certain at this moment: also while a call to renew it hangs. For any thread."""
+        # nobody else can have taken it before its duration is over
+        return self._leads and self._clock() - self._renewed_at < RENEW_S
 
     def campaign(self, stop: threading.Event) -> bool:
         """Waits until the Lease is ours; False if `stop` came first."""
@@ -76,12 +82,11 @@ class Election:
         """Takes or renews the Lease, if it can be had. Whether it is ours now."""
         started = self._clock()
         try:
-            self.leading = self._try(started)
+            self._leads = self._try(started)
         except ConflictError:
-            self.leading = False  # somebody else wrote it at the same moment
+            self._leads = False  # somebody else wrote it at the same moment
         except KubernetesError:
-            # nobody else can have taken it before its duration is over
-            self.leading = self.leading and self._clock() - self._renewed_at < RENEW_S
+            self._leads = self.leading
         self.tried_at = self._clock()
         return self.leading
 
@@ -89,7 +94,7 @@ class Election:
         """Gives it back, so that the next one need not wait. Best effort."""
         if not self.leading:
             return
-        self.leading = False
+        self._leads = False
         try:
             seen = self._leases.lease()
             if seen.holder == self._identity:

@@ -78,7 +78,7 @@ class Operator:
         pvs = PvTable(lambda storage: self._controller.poke(storage))
         observer = Observer(failed=lambda host, error: self._metrics.host_errors.labels(host, error).inc())
         self._controller = Controller(
-            Reconciler(kube, observer, pvs.of),
+            Reconciler(kube, observer, pvs.of, may_write=lambda: self._election.leading),
             interval_s=options.interval_s,
             log=log,
             metrics=self._metrics,
@@ -107,7 +107,8 @@ class Operator:
         try:
             return self._run(stop)
         finally:
-            self._election.resign()
+            self._controller.queue.stop()
+            self._election.resign()  # nothing is written from now on
             if http is not None:
                 http.close()
 

@@ -53,6 +53,7 @@ class Reconciler:
     """Thread-safe; calls for one KadaluStorage should follow one another.
 
     observe: observe.Observer, or a fake of it. provisioned: what is promised of a storage, None if that is not known.
+    may_write: whether this is the operator at work, asked before everything that is written.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Reconciler:
         cluster: Cluster,
         observe: Callable[[StorageSpec], Usable | Problem],
         provisioned: Callable[[str], Provisioned | None] = lambda _: None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._cluster = cluster
         self._observe = observe
         self._provisioned = provisioned
+        self._may_write = may_write
 
     def reconcile(self, namespace: str, name: str) -> Done:
         """Brings the cluster to what the KadaluStorage asks for, and says in its status how that went.
@@ -92,7 +95,7 @@ class Reconciler:
         existing = self._cluster.existing(resource)
         accepted = accept(resource, existing)
         outcome = accepted if isinstance(accepted, Problem) else self._observe(accepted)
-        if needs_pvs(outcome, existing):
+        if needs_pvs(resource, outcome, existing):
             existing = replace(existing, pvs=self._cluster.pvs_of(resource.name))
         existing = replace(existing, provisioned=self._provisioned(resource.name))
         actions = plan(resource, outcome, existing, now=_now())
@@ -113,6 +116,8 @@ class Reconciler:
 
     def _apply(self, actions: Iterable[Action]) -> None:
         for action in actions:
+            if not self._may_write():
+                raise KubernetesError("nothing is written: this operator has no Lease any more, and another one may")
             self._cluster.apply(action)
 
 

@@ -99,3 +99,18 @@ def test_an_api_server_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
     stop.set()
     assert one.keep(stop)
     assert not Election(leases, "late").campaign(stop)
+
+
+def test_a_call_that_hangs_does_not_make_the_lease_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases, one, _ = two()
+    one.step()
+    led = []
+
+    def hangs() -> LeaseState:
+        leases.now += RENEW_S + 1
+        led.append(one.leading)
+        raise KubernetesError("late")
+
+    monkeypatch.setattr(leases, "lease", hangs)
+    assert not one.step()
+    assert led == [False]

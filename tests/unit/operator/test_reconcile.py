@@ -185,3 +185,12 @@ def test_a_deletion_goes_on_when_the_last_pv_is_gone_and_is_told_once() -> None:
     cluster.pvs = ()
     assert operator.reconcile("default", "ext").gone
     assert (cluster.classes, cluster.entries, cluster.resources) == ({}, {}, {})
+
+
+def test_an_operator_that_lost_the_lease_while_it_looked_writes_nothing() -> None:
+    cluster = FakeCluster(resource())
+    may_write = iter([True, True, False])
+    operator = Reconciler(cluster, cluster.observe, may_write=lambda: next(may_write, False))
+    with pytest.raises(KubernetesError, match="no Lease any more"):
+        operator.reconcile("default", "ext")
+    assert len(cluster.applied) == 2
