@@ -53,6 +53,7 @@ class Follower:
         self._changed = changed
         self._log = log
         self._failures = 0
+        self._broken = False
         self.thread = threading.Thread(target=self.run, name=f"follow-{source.what}", daemon=True)
 
     def run(self, stop: threading.Event | None = None) -> None:
@@ -61,23 +62,28 @@ class Follower:
         while not stop.is_set():
             try:
                 self._follow(stop)
-            except GoneError:
-                stop.wait(_PAUSE_S[0])
-            except KubernetesError as error:
+            except (GoneError, KubernetesError) as error:
                 self._failures += 1
-                if self._failures == 1:
+                if not (self._broken or isinstance(error, GoneError)):
+                    self._broken = True
                     self._log.warning("watch broken", what=self._source.what, reason=str(error))
                 least, most = _PAUSE_S
                 stop.wait(min(most, least * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _follow(self, stop: threading.Event) -> None:
         objects, version = self._source.listed()
-        if self._failures:
-            self._log.info("watch mended", what=self._source.what, failures=self._failures)
-        self._failures = 0
         self._replace(objects)
         while not stop.is_set():
             for kind, seen, newer in self._source.changes(version):
                 version = newer
+                self._mended()
                 if kind != "BOOKMARK":
                     self._changed(kind, seen)
+            self._mended()
+            stop.wait(_PAUSE_S[0])  # lest one whose watches end at once be asked without end
+
+    def _mended(self) -> None:
+        """It lists, and it watches: either alone is none the better for being asked all the time."""
+        if self._broken:
+            self._log.info("watch mended", what=self._source.what, failures=self._failures)
+        self._failures, self._broken = 0, False

@@ -29,7 +29,7 @@ from kadalu_ext.operator.actions import (
 from kadalu_ext.operator.following import Seen
 from kadalu_ext.operator.lease import LeaseState
 from kadalu_ext.operator.pvs import pv_of
-from kadalu_ext.operator.render import OWNER, config_key
+from kadalu_ext.operator.render import FINALIZER, OWNER, config_key
 from kadalu_ext.storage import CONFIG_MAP, StorageName, storage_class_name
 
 GROUP: Final = "kadalu-operator.storage"
@@ -189,12 +189,14 @@ class Kube:
             case SetEntry(key=key, text=text):
                 self._set_entry(key, text)
             case SetFinalizers(namespace=namespace, name=name, version=version, finalizers=finalizers):
-                _call(
+                written = _call(
                     f"write the finalizers of KadaluStorage {namespace}/{name}",
                     self._objects.patch_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL, name,
                     {"metadata": {"resourceVersion": version, "finalizers": list(finalizers)}},
                     missing=None, **_MERGE,
                 )  # fmt: skip
+                if written is None and FINALIZER in finalizers:  # what is made now would never be taken away
+                    raise ConflictError(f"KadaluStorage {namespace}/{name} was deleted meanwhile")
             case PatchStatus(namespace=namespace, name=name, status=status):
                 _call(
                     f"write the status of KadaluStorage {namespace}/{name}",
@@ -240,10 +242,13 @@ class Kind:
         page: dict[str, Any] = {}
         while True:
             answer = self._read(limit=_PAGE, **page)
-            objects += answer["items"]
-            following = answer["metadata"].get("continue")
-            if not following:
-                return objects, str(answer["metadata"]["resourceVersion"])
+            try:
+                objects += answer["items"]
+                following = answer["metadata"].get("continue")
+                if not following:
+                    return objects, str(answer["metadata"]["resourceVersion"])
+            except (LookupError, TypeError, AttributeError) as error:
+                raise KubernetesError(f"the list of {self.what} is none: {error!r}") from error
             page = {"_continue": following}
 
     def changes(self, version: str) -> Iterator[tuple[str, Seen, str]]:
@@ -260,7 +265,7 @@ class Kind:
                 if event["type"] == "ERROR":
                     _raise_for(f"watch {self.what}", int(event["object"].get("code", 500)))
                 yield event["type"], event["object"], str(event["object"]["metadata"]["resourceVersion"])
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise KubernetesError(f"the watch of {self.what} broke off: {error.__class__.__name__}") from error
         finally:
             answer.close()

@@ -73,6 +73,37 @@ def test_a_version_that_is_gone_is_listed_anew() -> None:
 def test_an_api_server_that_is_away_is_asked_until_it_is_back_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     away = [KubernetesError("away")] * 5
-    told = Script("10", [("ADDED", {"n": 1}, "11"), KubernetesError("reset")], *away, "20").follow()
-    assert told == [["10"], "watch from 10", ("ADDED", 1), ["20"], "watch from 20"]
+    told = Script("10", [("ADDED", {"n": 1}, "11"), KubernetesError("reset")], *away, "20", []).follow()
+    assert told == [["10"], "watch from 10", ("ADDED", 1), ["20"], "watch from 20", "watch from 20"]
     assert [record.getMessage() for record in caplog.records] == ["watch broken", "watch mended", "watch broken"]
+
+
+class Paused(threading.Event):
+    """Notes what is waited for, and waits for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_an_api_server_that_lists_but_does_not_watch_is_asked_ever_more_patiently(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(following, "_PAUSE_S", (0.5, 15.0))
+    script = Script(*["10", KubernetesError("no watch")] * 8)
+    script.stop = paused = Paused()
+    script.follow()
+    assert paused.waited[-1] > 5
+    assert [record.getMessage() for record in caplog.records] == ["watch broken"]
+
+
+def test_watches_that_end_at_once_are_not_asked_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_PAUSE_S", (0.5, 15.0))
+    script = Script("10", [], [], [])
+    script.stop = paused = Paused()
+    script.follow()
+    assert paused.waited[:3] == [0.5] * 3

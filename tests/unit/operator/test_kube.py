@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from kubernetes import client
 
 from kadalu_ext.errors import ConflictError, GoneError, KadaluExtError, KubernetesError
 from kadalu_ext.operator import kube
+from kadalu_ext.operator.actions import SetFinalizers
+from kadalu_ext.operator.render import FINALIZER
 
 FORBIDDEN = json.dumps({"message": 'storageclasses is forbidden: User "x" cannot create'})
 
@@ -134,3 +137,27 @@ def test_without_the_api_group_the_definition_is_missing() -> None:
     cluster = kube.Kube(client.ApiClient(), namespace="n")
     cluster._objects = SimpleNamespace(get_api_resources=refusing(404))  # type: ignore[assignment]
     assert "kubectl apply -k manifests/" in cluster.no_kind()
+
+
+def test_for_a_storage_that_was_deleted_meanwhile_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = kube.Kube(client.ApiClient(), namespace="n")
+    monkeypatch.setattr(cluster._objects, "patch_namespaced_custom_object", refusing(404))
+    add = SetFinalizers(namespace="default", name="ext", version="1", finalizers=(FINALIZER,))
+    with pytest.raises(ConflictError, match="default/ext was deleted meanwhile"):
+        cluster.apply(add)
+    cluster.apply(replace(add, finalizers=()))
+
+
+@pytest.mark.parametrize("odd", [{"items": None, "metadata": {}}, {"items": []}, [], {"items": [], "metadata": None}])
+def test_a_list_that_is_none_is_an_error_and_not_the_end_of_its_thread(odd: object) -> None:
+    answer = SimpleNamespace(status=200, data=json.dumps(odd), release_conn=lambda: None)
+    with pytest.raises(KubernetesError, match="the list of things"):
+        kube.Kind(what="things", _list=lambda **_: answer, _args=()).listed()
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, [], {"type": "ADDED"}, {"type": "ADDED", "object": {}}, {"type": "ADDED", "object": []}]
+)
+def test_a_watch_that_tells_nonsense_is_an_error_and_not_the_end_of_its_thread(odd: Any) -> None:
+    with pytest.raises(KubernetesError, match="broke off"):
+        list(kube.Kind(what="things", _list=lambda **_: Stream(odd), _args=()).changes("0"))
