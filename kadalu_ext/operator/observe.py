@@ -36,6 +36,7 @@ class Observer:
         self._lock = threading.Lock()
         self._probes: dict[str, tuple[VolumeFacts, str, BrickProbe]] = {}
         self._canaries = Canaries()
+        self._owners: dict[str, Key] = {}
 
     def __call__(self, spec: StorageSpec) -> Usable | Problem:
         """The volume of `spec`, or why it cannot be used. Bounded, whatever its hosts do."""
@@ -67,10 +68,17 @@ class Observer:
         )
 
     def watch(self, key: Key, done: Done) -> None:
-        """Nothing to do: a look keeps what it needs."""
+        """Whose the name is: a look keeps what it needs by that."""
+        if done.spec is not None:
+            with self._lock:
+                self._owners[key[1]] = key
 
     def forget(self, key: Key) -> None:
-        """Its connections are closed."""
+        """Its connections are closed; those of another namespace's storage, which has the name, stay."""
+        with self._lock:
+            if self._owners.get(key[1], key) != key:
+                return
+            self._owners.pop(key[1], None)
         self._canaries.forget(StorageName(key[1]))
         with self._lock:
             found = self._probes.pop(key[1], None)

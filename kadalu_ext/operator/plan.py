@@ -56,18 +56,22 @@ def accept(resource: Resource, existing: Existing) -> StorageSpec | Problem:
     return spec
 
 
-def needs_pvs(outcome: Usable | Problem, existing: Existing) -> bool:
-    """Whether plan() must know the storage's PVs: where its StorageClass may have to go, or to point elsewhere."""
-    if existing.storage_class is None:
-        return False
+def needs_pvs(resource: Resource, outcome: Usable | Problem, existing: Existing) -> bool:
+    """Whether plan() must know the storage's PVs: where what was made for it may have to go, or to point elsewhere."""
     if isinstance(outcome, Problem):
-        return outcome.reason.lasting
-    return existing.annotation(render.VOLUME_ID) != outcome.volume_id
+        return outcome.reason.lasting and (existing.storage_class is not None or existing.config_entry is not None)
+    return _volume_of_pvs(resource, existing) not in (None, outcome.volume_id)
+
+
+def _volume_of_pvs(resource: Resource, existing: Existing) -> str | None:
+    """The id of the volume on which PVs are, if there are any; by the status where somebody took the StorageClass."""
+    earlier = existing.annotation(render.VOLUME_ID)
+    return resource.status.get("volumeId") if earlier is None else earlier
 
 
 def plan(resource: Resource, outcome: Usable | Problem, existing: Existing, *, now: str) -> list[Action]:
     """What must be done, in order; nothing if all is as it should be. now: RFC 3339, for what changes."""
-    outcome = _changed(outcome, existing) or outcome
+    outcome = _changed(resource, outcome, existing) or outcome
     told = report(resource, outcome, now=now, provisioned=existing.provisioned)
     if isinstance(outcome, Usable):
         return _ensure(resource, outcome, existing, now) + told
@@ -107,9 +111,9 @@ def _taken(resource: Resource, existing: Existing) -> str | None:
     return None
 
 
-def _changed(outcome: Usable | Problem, existing: Existing) -> Problem | None:
+def _changed(resource: Resource, outcome: Usable | Problem, existing: Existing) -> Problem | None:
     """Under PVs the volume stays what it is, or they would all at once be somewhere else."""
-    earlier = existing.annotation(render.VOLUME_ID)
+    earlier = _volume_of_pvs(resource, existing)
     if isinstance(outcome, Problem) or not existing.pvs or earlier in (None, outcome.volume_id):
         return None
     storage = outcome.spec.storage
@@ -128,27 +132,39 @@ def _ensure(resource: Resource, usable: Usable, existing: Existing, now: str) ->
     actions: list[Action] = []
     if render.FINALIZER not in resource.finalizers:
         actions += _finalizers(resource, (*resource.finalizers, render.FINALIZER))
-    actions += _ensure_class(wanted, existing.storage_class)
     entry = render.config_entry(usable.spec)
+    actions += _told(resource, existing, entry, wanted["mountOptions"], now)
+    actions += _ensure_class(wanted, existing.storage_class)
     if existing.config_entry != entry:
-        if existing.config_entry is not None and existing.storage_class is not None:
-            actions.append(_told(resource, existing.config_entry, entry, now))
         actions.append(SetEntry(key=render.config_key(usable.spec.storage.name), text=entry))
     return actions
 
 
-def _told(resource: Resource, old: str, new: str, now: str) -> PostEvent:
+def _told(resource: Resource, existing: Existing, entry: str, options: list[str], now: str) -> list[Action]:
+    """What is about to be changed of a storage that was there, in one event."""
+    if existing.storage_class is None:
+        return []
+    said, change = [], f"{resource.generation} {existing.config_entry} {entry}"
+    if existing.config_entry not in (None, entry):
+        said.append(changes(str(existing.config_entry), entry))
+    earlier = existing.storage_class.get("mountOptions") or []
+    if earlier != options:
+        said.append(f"mountOptions: {', '.join(earlier) or 'not set'} -> {', '.join(options) or 'not set'}")
+        # one event for both: stopped after the class was changed, it would be told of the entry once more
+        change += f" {earlier} {options}" if len(said) == 1 else ""
+    if not said:
+        return []
     manifest = render.event(
         namespace=resource.namespace,
         name=resource.name,
         uid=resource.uid,
         warning=False,
         reason=Reason.STORAGE_CHANGED,
-        message=changes(old, new),
+        message="; ".join(said),
         at=now,
-        change=f"{resource.generation} {old} {new}",
+        change=change,
     )
-    return PostEvent(manifest=manifest)
+    return [PostEvent(manifest=manifest)]
 
 
 def _finalizers(resource: Resource, wanted: tuple[str, ...]) -> list[Action]:
@@ -171,7 +187,8 @@ def _ensure_class(wanted: render.Manifest, found: Mapping[str, Any] | None) -> l
     same = all((found.get(key) or type(value)()) == value for key, value in changeable.items())
     if same and all(found["metadata"].get(key) == value for key, value in metadata.items()):
         return []
-    patch = {"metadata": metadata, **changeable}
+    # only our own: what others change there at this moment is not put back
+    patch = {"metadata": {key: wanted["metadata"][key] for key in metadata}, **changeable}
     return [PatchStorageClass(name=wanted["metadata"]["name"], patch=patch)]
 
 

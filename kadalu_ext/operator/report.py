@@ -176,6 +176,8 @@ def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Pr
         }
     # during an outage the last known facts are the best there are; otherwise they are of what is no longer asked for
     gone: dict[str, Any] = dict.fromkeys(_OF_A_VOLUME) if outcome.reason.lasting else {}
+    if outcome.reason is Reason.VOLUME_CHANGED:
+        del gone["volumeId"]  # of the one on which the PVs are
     if outcome.reason.condition in (Condition.REACHABLE, Condition.SUPPORTED) and not gone and before.get("bricks"):
         # nobody was asked whether they are online
         known = [{key: each[key] for key in ("host", "path", "arbiter")} for each in before["bricks"]]

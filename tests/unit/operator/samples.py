@@ -112,7 +112,8 @@ class FakeCluster:
                 del self.classes[manifest["metadata"]["name"]]
                 self._create(manifest)
             case actions.PatchStorageClass(name=name, patch=patch):
-                self.classes[name]["metadata"] |= patch["metadata"]
+                metadata = self.classes[name]["metadata"]
+                metadata |= {key: {**metadata[key], **value} for key, value in patch["metadata"].items()}
             case actions.DeleteStorageClass(name=name):
                 del self.classes[name]
             case actions.SetEntry(key=key, text=None):

@@ -15,6 +15,7 @@ from kadalu_ext.operator import observe
 from kadalu_ext.operator.actions import Problem, Usable
 from kadalu_ext.operator.observe import Observer
 from kadalu_ext.operator.reasons import Reason
+from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.units import GIB
 from tests.unit.operator.samples import VOLUME_ID, usable
 
@@ -124,6 +125,17 @@ def test_connections_to_bricks_are_kept_until_the_volume_changes_or_the_storage_
     assert [probe.closed for probe in FakeProbe.opened] == [True, False]
     observer.forget(("default", "ext"))
     assert [probe.closed for probe in FakeProbe.opened] == [True, True]
+
+
+def test_the_end_of_a_twin_that_never_had_the_name_closes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    observer = Observer()
+    seen = observed(monkeypatch, CLIENTS + REPLICA + DHT.format("v-replicate-0"), by=observer)
+    observer.watch(("default", "ext"), Done(spec=SPEC, outcome=seen))
+    observer.watch(("second", "ext"), Done())
+    observer.forget(("second", "ext"))
+    assert not FakeProbe.opened[0].closed
+    observer.forget(("default", "ext"))
+    assert FakeProbe.opened[0].closed
 
 
 def test_a_host_that_does_not_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

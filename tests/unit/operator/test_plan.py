@@ -75,14 +75,32 @@ def test_what_is_done_to_the_cluster(outcome: Usable | Problem, existing: Existi
 
 def test_other_mount_options_and_another_overcommit_leave_the_class_in_place() -> None:
     changed = usable({**SPEC, "mountOptions": ["noatime"], "overcommit": 2})
-    patch, event, entry = plan(resource(finalizers=(FINALIZER,)), changed, settled(usable()), now=NOW)[:3]
+    event, patch, entry = plan(resource(finalizers=(FINALIZER,)), changed, settled(usable()), now=NOW)[:3]
     assert isinstance(event, PostEvent)
-    assert event.manifest["message"] == "overcommit: 1.0 -> 2.0"
+    assert event.manifest["message"] == "overcommit: 1.0 -> 2.0; mountOptions: not set -> noatime"
     assert isinstance(patch, PatchStorageClass)
     assert patch.patch["mountOptions"] == ["noatime"]
     assert isinstance(entry, SetEntry)
     assert json.loads(str(entry.text))["overcommit"] == 2.0
     assert on_cluster(plan(resource(), changed, settled(changed), now=NOW)) == []
+
+
+def test_other_mount_options_alone_are_told_too() -> None:
+    changed = usable({**SPEC, "mountOptions": ["noatime", "ro"]})
+    event = plan(resource(finalizers=(FINALIZER,)), changed, settled(usable()), now=NOW)[0]
+    assert isinstance(event, PostEvent)
+    assert event.manifest["message"] == "mountOptions: not set -> noatime, ro"
+    stopped = settled(usable(), storage_class=storage_class(changed))
+    assert not any(isinstance(a, PostEvent) for a in plan(resource(), changed, stopped, now=NOW)[:1])
+
+
+def test_what_others_change_on_a_class_at_the_same_moment_is_not_put_back() -> None:
+    found = storage_class(usable())
+    found["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] = "true"
+    changed = usable({**SPEC, "mountOptions": ["noatime"]})
+    actions = plan(resource(), changed, settled(usable(), storage_class=found), now=NOW)
+    patch = next(action for action in actions if isinstance(action, PatchStorageClass))
+    assert "storageclass.kubernetes.io/is-default-class" not in patch.patch["metadata"]["annotations"]
 
 
 def test_no_storage_class_is_made_for_a_storage_with_any_problem() -> None:
@@ -180,7 +198,25 @@ def test_each_error_has_its_reason(error: KadaluExtError, reason: Reason) -> Non
     ],
 )
 def test_pvs_are_listed_only_where_they_matter(outcome: Usable | Problem, existing: Existing, needed: bool) -> None:
-    assert needs_pvs(outcome, existing) is needed
+    assert needs_pvs(resource(), outcome, existing) is needed
+
+
+def test_a_class_that_was_deleted_by_hand_takes_no_pv_to_another_volume() -> None:
+    made = resource(finalizers=(FINALIZER,), status={"volumeId": VOLUME_ID})
+    left = settled(usable(), storage_class=None)
+    assert needs_pvs(made, usable(volume_id=OTHER_ID), left)
+    actions = plan(made, usable(volume_id=OTHER_ID), replace(left, pvs=PVS), now=NOW)
+    assert on_cluster(actions) == []
+    status = next(action.status for action in actions if isinstance(action, PatchStatus))
+    assert status["conditions"][-1]["reason"] == "VolumeChanged"
+    assert "volumeId" not in status
+    assert on_cluster(plan(made, usable(), replace(left, pvs=PVS), now=NOW)) == ["CreateStorageClass"]
+
+
+def test_without_its_class_the_entry_of_a_storage_with_pvs_stays_too() -> None:
+    left = settled(usable(), storage_class=None)
+    assert needs_pvs(resource(), problem(Reason.INVALID_SPEC), left)
+    assert on_cluster(plan(resource(), problem(Reason.INVALID_SPEC), replace(left, pvs=PVS), now=NOW)) == []
 
 
 def test_a_deletion_waits_for_pvs_and_lists_them() -> None:
