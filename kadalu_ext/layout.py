@@ -5,21 +5,27 @@ All paths are relative to the volume's root:
     subvol/<aa>/<bb>/<pv>/     the PV: all that a pod ever sees; aabb… is the xxh64 hex digest of the PV's name
                                (Kadalu's scheme, so that a pool of Kadalu's can be adopted in place)
     info/quota/<pv>/           its quota record, see record.py
+    info/quota/.<pv>.new/      the record, or the one that is to be next, while it is being prepared
+    info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/promises.py
     trash/<pv>.<suffix>/       deleted: moved here in one rename, emptied afterwards; 16 hexadecimal digits
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import xxhash
 
-from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName, staging_name
+from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName, changed_name, staging_name
 
 TRASH_DIR: Final = "trash"
 
 _TRASH_NAME: Final = re.compile(r".+\.[0-9a-f]{16}")
+_STAGED: Final = re.compile(r"\.(.+)\.new")
+_CHANGED: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.changed")
 
 
 def pv_path(name: PvName) -> str:
@@ -36,6 +42,37 @@ def record_path(name: PvName) -> str:
 def staged_record_path(name: PvName) -> str:
     """`info/quota/.<name>.new`: the record while it is being prepared."""
     return f"{RECORDS_DIR}/{staging_name(name)}"
+
+
+def changed_path(name: PvName, suffix: str) -> str:
+    """`info/quota/.<name>.<suffix>.changed`; `suffix`, 16 hexadecimal digits, is new with each change."""
+    return f"{RECORDS_DIR}/{changed_name(name, suffix)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordNames:
+    """What `info/quota` holds: records, those in preparation, and for each name the suffixes of its changes."""
+
+    whole: frozenset[PvName]
+    staged: frozenset[PvName]
+    changes: Mapping[PvName, frozenset[str]]
+
+
+def record_names(entries: Iterable[str]) -> RecordNames:
+    """The names in `info/quota` told apart; what begins with a dot and is none of ours is passed over."""
+    whole, staged, changes = set(), set(), dict[PvName, set[str]]()
+    for entry in entries:
+        if not entry.startswith("."):
+            whole.add(PvName(entry))
+        elif match := _STAGED.fullmatch(entry):
+            staged.add(PvName(match[1]))
+        elif match := _CHANGED.fullmatch(entry):
+            changes.setdefault(PvName(match[1]), set()).add(match[2])
+    return RecordNames(
+        whole=frozenset(whole),
+        staged=frozenset(staged),
+        changes={name: frozenset(suffixes) for name, suffixes in changes.items()},
+    )
 
 
 def trash_path(name: PvName, suffix: str) -> str:

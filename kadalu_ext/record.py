@@ -4,6 +4,14 @@ A record is an empty directory `info/quota/<pv>/` on the volume whose xattr `use
 
     {"v":1,"path":"subvol/aa/bb/<pv>","size":<bytes>}      and, if inodes are limited, "inodes":<count>
 
+What only the CSI controller needs may follow; kadalu-quotad does nothing with it:
+
+    "for":<name>        whom the PV was made for, where its directory is called otherwise
+    "kind":"snapshot"   it is no PV, but the copy of one
+    "from":<name>       the directory that it is a copy of
+    "filling":true      that copy is not whole yet
+    "made":<seconds>    when a snapshot was taken, since 1970
+
 A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's
 content does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new`
 and renamed, so that it appears whole. A reader ignores names that begin with a dot, and keys of version 1 that it does
@@ -16,6 +24,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -40,13 +49,31 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _PATH: Final = re.compile(SUBVOL_DIR + r"/[0-9a-f]{2}/[0-9a-f]{2}/([^/]+)")
 
 
+PV_KIND: Final = "pv"
+SNAPSHOT_KIND: Final = "snapshot"
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuotaRecord:
-    """What one PV may use. `path` is relative to the volume's (and each brick's) root; `inodes` None means no limit."""
+    """What one PV may use. `path` is relative to the volume's (and each brick's) root; `inodes` None means no limit.
+
+    made_for: the name in the request for it, None if the directory is called so. kind: PV_KIND, SNAPSHOT_KIND, or what
+    a later version has. source: the directory it is a copy of; filling: and is not whole yet. made_s: since 1970.
+    """
 
     path: str
     size_bytes: int
     inodes: int | None = None
+    made_for: PvName | None = None
+    kind: str = PV_KIND
+    source: PvName | None = None
+    filling: bool = False
+    made_s: int | None = None
+
+    @property
+    def name(self) -> PvName:
+        """The record's own, which is the directory's."""
+        return PvName(self.path.rpartition("/")[2])
 
 
 def check_pv_name(name: str) -> PvName:
@@ -67,14 +94,26 @@ def staging_name(name: PvName) -> str:
     return f".{name}.new"
 
 
+def changed_name(name: PvName, suffix: str) -> str:
+    """The name in `info/quota` of an empty directory that says: the size of `name` was changed, `suffix` tells when
+    from when. Readers of records ignore it; controllers that remember sizes read this one again."""
+    return f".{name}.{suffix}.changed"
+
+
 def encode(record: QuotaRecord) -> bytes:
     """The xattr's value: the shortest JSON, keys in the order of the format. Raises: RecordError."""
-    name = record.path.rpartition("/")[2]
     fields: dict[str, object] = {"v": VERSION, "path": record.path, "size": record.size_bytes}
-    if record.inodes is not None:
-        fields["inodes"] = record.inodes
+    optional: dict[str, object] = {
+        "inodes": record.inodes,
+        "for": record.made_for,
+        "kind": record.kind if record.kind != PV_KIND else None,
+        "from": record.source,
+        "filling": record.filling or None,
+        "made": record.made_s,
+    }
+    fields |= {key: value for key, value in optional.items() if value is not None}
     value = json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
-    decode(name, value)  # what would be refused on a brick is never written
+    decode(record.name, value)  # what would be refused on a brick is never written
     return value
 
 
@@ -105,7 +144,28 @@ def decode(name: str, value: bytes) -> QuotaRecord:
         path=match[0],
         size_bytes=_count(name, "size", fields.get("size")),
         inodes=None if fields.get("inodes") is None else _count(name, "inodes", fields["inodes"]),
+        made_for=_name(name, "for", fields),
+        kind=_name(name, "kind", fields) or PV_KIND,
+        source=_name(name, "from", fields),
+        filling=_flag(name, "filling", fields),
+        made_s=None if fields.get("made") is None else _count(name, "made", fields["made"]),
     )
+
+
+def _name(name: str, field: str, fields: Mapping[str, object]) -> PvName | None:
+    value = fields.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > MAX_NAME_BYTES or _NAME.fullmatch(value) is None:
+        raise RecordError(f"record {name}: {field} {str(value)[:40]!r} is no name")
+    return PvName(value)
+
+
+def _flag(name: str, field: str, fields: Mapping[str, object]) -> bool:
+    value = fields.get(field, False)
+    if not isinstance(value, bool):
+        raise RecordError(f"record {name}: {field} {str(value)[:40]!r} is neither true nor false")
+    return value
 
 
 def _count(name: str, field: str, value: object) -> int:

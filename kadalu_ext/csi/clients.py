@@ -16,8 +16,9 @@ from kadalu_ext.csi.trash import TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError
 from kadalu_ext.gluster.messages import Gfid
+from kadalu_ext.layout import pv_path
 from kadalu_ext.log import Logger
-from kadalu_ext.record import CANARY, PvName
+from kadalu_ext.record import CANARY, PvName, QuotaRecord
 from kadalu_ext.storage import Storage, StorageName
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ class StorageClient:
         """
 
         def make(volumes: Volumes) -> tuple[Volumes, Gfid]:
-            return volumes, volumes.make(name, size_bytes, overcommit=self.storage.overcommit)
+            record = QuotaRecord(path=pv_path(name), size_bytes=size_bytes)
+            return volumes, volumes.make(record, overcommit=self.storage.overcommit)
 
         started = time.monotonic()
         with self._working(name, make, timeout_s) as (volumes, gfid):
@@ -94,10 +96,24 @@ class StorageClient:
         if self._connected is not None:
             self._connected.trash.wake()
 
-    def recorded_size(self, name: PvName, *, timeout_s: float) -> int | None:
-        """The PV's size in bytes; None if there is none of that name. Raises: RecordError, and as `create`."""
-        with self._working(name, lambda volumes: volumes.recorded_size(name), timeout_s) as size:
-            return size
+    def grow(self, name: PvName, size_bytes: int, *, timeout_s: float) -> int:
+        """The PV's size in bytes, at least `size_bytes`, which every brick that is up was seen to enforce. Idempotent.
+
+        Raises: NotFoundError if there is none of that name; as `create`.
+        """
+
+        def grow(volumes: Volumes) -> tuple[Volumes, QuotaRecord, Gfid]:
+            return volumes, *volumes.grow(name, size_bytes, overcommit=self.storage.overcommit)
+
+        started = time.monotonic()
+        with self._working(name, grow, timeout_s) as (volumes, record, gfid):
+            volumes.wait_enforced(name, record.size_bytes, gfid, deadline=started + self._patience(timeout_s))
+            return record.size_bytes
+
+    def record(self, name: PvName, *, timeout_s: float) -> QuotaRecord | None:
+        """The PV's record; None if there is none of that name. Raises: RecordError, and as `create`."""
+        with self._working(name, lambda volumes: volumes.record(name), timeout_s) as record:
+            return record
 
     def beat(self) -> Future[None]:
         """The canary's next size, written by a worker; done when it is on the volume. See canary.py."""

@@ -75,7 +75,7 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         if not request.volume_capabilities:
             raise InvalidInputError("volume_capabilities: missing")
         storage, name = _ours(request.volume_id)
-        if self._client(storage).recorded_size(name, timeout_s=_timeout_s(context)) is None:
+        if self._client(storage).record(name, timeout_s=_timeout_s(context)) is None:
             raise NotFoundError(f"volume_id: there is no volume {request.volume_id}")
         reply = csi_pb2.ValidateVolumeCapabilitiesResponse()
         try:

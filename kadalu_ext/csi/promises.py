@@ -1,122 +1,205 @@
-"""What a storage has promised: the sizes of all its records, and of the PVs that are just being made."""
+"""What a volume has promised: the sizes of all its records, and of those in preparation. It holds between controllers.
+
+Whoever wants to promise something first prepares its record, which every controller sees, and then counts: of two who
+do that at the same time at least the one who counts last sees both, so that together they never promise too much. They
+may both refuse, and then try again.
+
+Records are listed each time, and only their sizes are remembered. A size is changed in place by whoever has prepared
+the larger one, and leaves an entry in the directory that tells everybody to read that record again.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from errno import ENODATA, ENOENT
+from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.csi import capacity
-from kadalu_ext.csi.ports import VolumeStore
-from kadalu_ext.errors import RecordError, VolumeIOError
-from kadalu_ext.layout import record_path
-from kadalu_ext.record import CANARY, RECORD_XATTR, RECORDS_DIR, PvName, decode
+from kadalu_ext.csi.records import Records
+from kadalu_ext.errors import CapacityError, RecordError, VolumeIOError
+from kadalu_ext.layout import RecordNames
+from kadalu_ext.record import CANARY, PvName, QuotaRecord
 
 TOTAL_S: Final = 10.0
 """For so long the volume's size is taken for what it was; a volume is enlarged by hand."""
 
 
-def read_size(store: VolumeStore, name: PvName) -> int | None:
-    """The size in bytes that the PV's record has; None if it has none. Raises: RecordError, VolumeIOError."""
-    try:
-        return decode(name, store.getxattr(record_path(name), RECORD_XATTR)).size_bytes
-    except VolumeIOError as error:
-        # a directory without the xattr was not made by us: whoever makes the record replaces it
-        if error.errno not in (ENOENT, ENODATA):
-            raise
-        return None
+@dataclass(frozen=True, kw_only=True)
+class Promised:
+    """In bytes: what is promised, to how many PVs and snapshots, of what can be written to the volume in all."""
+
+    size_bytes: int
+    pvs: int
+    usable_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """found: there is a record of that name already. changes: what told of changes of its size so far."""
+
+    found: bool
+    changes: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """A record's size in bytes, None if it is no record of ours. after: how many changes of our own had been then."""
+
+    size: int | None
+    changes: frozenset[str]
+    after: int
 
 
 class Promises:
-    """The records are the truth, and are listed each time; only their sizes are remembered. Thread-safe."""
+    """Of one volume, whichever storages share it. Thread-safe; no two calls at a time may be about the same PV."""
 
     def __init__(self, *, volume: str) -> None:
         self._volume = volume
         self._lock = threading.Lock()
-        self._recorded: dict[PvName, int] = {}
-        self._reserved: dict[PvName, int] = {}
-        self._total_bytes = 0
-        self._total_until = 0.0
+        self._known: dict[PvName, _Known] = {}
+        self._ours: dict[PvName, int | None] = {}
+        """What is prepared by this process; in bytes once it was accepted."""
+        self._changes = 0
+        self._usable_bytes = 0
+        self._usable_until = 0.0
 
     @contextmanager
     def reserve(
         self,
-        store: VolumeStore,
-        name: PvName,
-        size_bytes: int,
+        records: Records,
+        record: QuotaRecord,
         *,
         overcommit: float,
-        usable_bytes: Callable[[int], int],
-    ) -> Iterator[int | None]:
-        """Gives the size of the PV's record if there is one. Otherwise None, and while the block runs `size_bytes` are
-        promised to `name`; after its end, the record that it made promises them.
+        usable_bytes: Callable[[], int],
+        growing: bool = False,
+    ) -> Iterator[Reservation]:
+        """While the block runs, what `record` promises is counted by every controller: it is prepared, and the block
+        publishes it. If there is a record of that name already, nothing is prepared and nothing promised.
 
+        growing: there is one, and the block writes the new one, lets all controllers `learn` of it, and ends the
+        preparation.
         overcommit: of the storage that asks. Storages that share the volume share what is promised, each with its own.
-        usable_bytes: of a volume's size, what can be written.
-        Raises: CapacityError if the storage cannot promise that much more; RecordError if the PV's own record cannot be
-        read; VolumeIOError.
+        usable_bytes: asks the volume how much can be written to it.
+        Raises: CapacityError if the storage cannot promise that much more; VolumeIOError. After other exceptions it
+        stays prepared and counted, until a retry or the PV's deletion.
+        """
+        name = record.name
+        with self._lock:
+            self._ours[name] = None
+        try:
+            records.stage(record)
+            names, foreign = self._look(records)
+            changes = names.changes.get(name, frozenset())
+            if name in names.whole and not growing:
+                records.unstage(name)
+                yield Reservation(found=True, changes=changes)
+                return
+            try:
+                self._accept(record, foreign, overcommit, self._usable(usable_bytes))
+            except CapacityError:
+                records.unstage(name)
+                raise
+            yield Reservation(found=False, changes=changes)
+            if not growing:
+                self.learn(record, changes=changes)
+        finally:
+            with self._lock:
+                self._ours.pop(name, None)
+
+    def promised(self, records: Records, *, usable_bytes: Callable[[], int]) -> Promised:
+        """What is promised now. Raises: VolumeIOError."""
+        _, foreign = self._look(records)
+        with self._lock:
+            sizes = self._sizes(foreign)
+        return Promised(size_bytes=sum(sizes.values()), pvs=len(sizes), usable_bytes=self._usable(usable_bytes))
+
+    def knows(self, name: PvName) -> bool:
+        """Whether there was a record of `name` when it was looked last."""
+        with self._lock:
+            return name in self._known
+
+    def learn(self, record: QuotaRecord, *, changes: frozenset[str]) -> None:
+        """This is on the volume now, and `changes` are what tells of changes of its size."""
+        with self._lock:
+            self._changes += 1
+            self._known[record.name] = _Known(size=record.size_bytes, changes=changes, after=self._changes)
+
+    def forget(self, name: PvName) -> frozenset[str] | None:
+        """The record of `name` is gone; what told of changes of its size, None if that is not known."""
+        with self._lock:
+            known = self._known.pop(name, None)
+            return None if known is None else known.changes
+
+    def _accept(self, record: QuotaRecord, foreign: Mapping[PvName, int], overcommit: float, usable: int) -> None:
+        with self._lock:
+            others = {name: size for name, size in self._sizes(foreign).items() if name != record.name}
+            capacity.check_promise(
+                size=record.size_bytes,
+                promised=sum(others.values()),
+                pvs=len(others),
+                total=usable,
+                overcommit=overcommit,
+                volume=self._volume,
+            )
+            self._ours[record.name] = record.size_bytes
+
+    def _sizes(self, foreign: Mapping[PvName, int]) -> dict[PvName, int]:
+        """What each name promises: while it grows, the larger."""
+        sizes = {name: known.size for name, known in self._known.items() if known.size is not None}
+        for prepared in (foreign, {name: size for name, size in self._ours.items() if size is not None}):
+            for name, size in prepared.items():
+                sizes[name] = max(size, sizes.get(name, 0))
+        return sizes
+
+    def _usable(self, usable_bytes: Callable[[], int]) -> int:
+        if time.monotonic() >= self._usable_until:
+            self._usable_bytes = usable_bytes()
+            self._usable_until = time.monotonic() + TOTAL_S
+        return self._usable_bytes
+
+    def _look(self, records: Records) -> tuple[RecordNames, Mapping[PvName, int]]:
+        """All names, whose sizes are known afterwards, and the sizes of what other controllers prepare.
+
+        The canary promises nothing to anybody.
         """
         with self._lock:
-            recorded = read_size(store, name) if name in self._look(store) else None
-            if recorded is None:
-                self._check(store, name, size_bytes, overcommit, usable_bytes)
-                self._reserved[name] = size_bytes
-        try:
-            yield recorded
-        except BaseException:
-            with self._lock:
-                self._reserved.pop(name, None)
-            raise
+            before = self._changes
+        names = records.names()
         with self._lock:
-            self._recorded[name] = self._reserved.pop(name, recorded or size_bytes)
+            ours = self._ours.keys() | {CANARY}
+            for name in [n for n, known in self._known.items() if n not in names.whole and known.after <= before]:
+                del self._known[name]
+            unknown = [name for name in names.whole - {CANARY} if self._unknown(name, names, before)]
+            foreign = [name for name in names.staged if name not in ours]
+        for name in unknown:
+            self._learn(records, name, names, before)
+        prepared = {}
+        for name in foreign:
+            # what was published meanwhile was listed under its old name only
+            size = self._size(records, name, staged=True) or self._size(records, name)
+            if size is not None:
+                prepared[name] = size
+        return names, prepared
 
-    def forget(self, name: PvName) -> None:
-        """The record of `name` is gone, or its size has changed."""
+    def _unknown(self, name: PvName, names: RecordNames, before: int) -> bool:
+        known = self._known.get(name)
+        if known is None:
+            return True
+        return known.after <= before and known.changes != names.changes.get(name, frozenset())
+
+    def _learn(self, records: Records, name: PvName, names: RecordNames, before: int) -> None:
+        known = _Known(size=self._size(records, name), changes=names.changes.get(name, frozenset()), after=before)
         with self._lock:
-            self._recorded.pop(name, None)
+            if name not in self._known or self._known[name].after <= before:
+                self._known[name] = known
 
-    def _check(
-        self,
-        store: VolumeStore,
-        name: PvName,
-        size_bytes: int,
-        overcommit: float,
-        usable_bytes: Callable[[int], int],
-    ) -> None:
-        if time.monotonic() >= self._total_until:
-            self._total_bytes = store.statvfs("").total_bytes
-            self._total_until = time.monotonic() + TOTAL_S
-        others = {pv: size for pv, size in {**self._recorded, **self._reserved}.items() if pv != name}
-        capacity.check_promise(
-            size=size_bytes,
-            promised=sum(others.values()),
-            pvs=len(others),
-            total=usable_bytes(self._total_bytes),
-            overcommit=overcommit,
-            volume=self._volume,
-        )
-
-    def _look(self, store: VolumeStore) -> set[PvName]:
-        """The names of all PVs' records; their sizes are known afterwards. The canary promises nothing to anybody."""
-        try:
-            names = {PvName(name) for name in store.listdir(RECORDS_DIR) if not name.startswith(".")} - {CANARY}
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            names = set()
-        self._recorded = {name: size for name, size in self._recorded.items() if name in names}
-        for name in names - self._recorded.keys():
-            if (size := self._size(store, name)) is not None:
-                self._recorded[name] = size
-        return names
-
-    def _size(self, store: VolumeStore, name: PvName) -> int | None:
+    def _size(self, records: Records, name: PvName, *, staged: bool = False) -> int | None:
         """None if it was deleted meanwhile, or is no record: no brick enforces it, and nothing was promised by it."""
         try:
-            return read_size(store, name)
+            record = records.read(name, staged=staged)
         except RecordError:
             return None
         except VolumeIOError as error:
@@ -125,3 +208,4 @@ class Promises:
                 f"it is not known how much is promised, since the size of {name} cannot be read: {error}; on a brick "
                 f"host, `gluster volume heal {self._volume} info` tells whether the bricks disagree",
             ) from error
+        return None if record is None else record.size_bytes

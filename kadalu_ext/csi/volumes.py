@@ -9,28 +9,27 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from errno import EEXIST, ENOENT
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from errno import ENOENT
 from typing import Final
 
 from kadalu_ext.csi import canary, enforcement
+from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, VolumeStore
-from kadalu_ext.csi.promises import Promises, read_size
-from kadalu_ext.errors import ConflictError, RecordError, VolumeIOError
+from kadalu_ext.csi.promises import Promised, Promises, Reservation
+from kadalu_ext.csi.records import RECORD_MODE, Records
+from kadalu_ext.errors import ConflictError, NotFoundError, RecordError, VolumeIOError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
-from kadalu_ext.layout import TRASH_DIR, pv_path, record_path, staged_record_path, trash_path
-from kadalu_ext.record import CANARY, RECORD_XATTR, PvName, QuotaRecord, encode
+from kadalu_ext.layout import TRASH_DIR, pv_path, trash_path
+from kadalu_ext.record import CANARY, PvName, QuotaRecord
 from kadalu_ext.units import format_bytes
 
 PV_MODE: Final = 0o777
 """Pods of any user may write; only the pods that mount the PV see it."""
-
-PARENT_MODE: Final = 0o755
-RECORD_MODE: Final = 0o700
 
 _PROOF_XATTR: Final = "user.kadalu.proof"
 """Of the trash: written to see whether the volume takes writes."""
@@ -61,30 +60,66 @@ class Volumes:
         self.bricks = bricks
         """May be replaced at any time: when the volume got other bricks."""
         self._promises = promises
-        self._parents: set[str] = set()
-        """Directories that were there: nobody removes them, and to ask each time costs a PV a third of its time."""
+        self._directories = Directories(store)
+        self._records = Records(store, self._directories)
 
-    def make(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> Gfid:
+    def make(self, record: QuotaRecord, *, overcommit: float = 1.0) -> Gfid:
         """The PV's directory, which is on the volume with its record when this returns; idempotent.
 
         overcommit: what may be promised in all, as a multiple of the volume's size.
         Raises: ConflictError if the PV exists in another size; CapacityError; RecordError if its record cannot be read.
         """
-        reserved = self._promises.reserve(
-            self._store, name, size_bytes, overcommit=overcommit, usable_bytes=self._usable_bytes
-        )
-        with self._explained(), reserved as recorded:
-            if recorded is None:
-                self._make_new(name, size_bytes)
-            elif recorded != size_bytes:
-                raise ConflictError(
-                    f"{name}: exists with {format_bytes(recorded)} ({recorded} bytes), and was asked for with "
-                    f"{format_bytes(size_bytes)} ({size_bytes} bytes)"
-                )
-            elif self._mkdir(pv_path(name), PV_MODE):
+        with self._explained():
+            # Whoever waits for a brick asks again and again: that one is read first.
+            present = self._records.read(record.name) if self._promises.knows(record.name) else None
+            if present is None and self._make_new(record, overcommit):
+                return self._store.gfid(record.path)
+            present = present or self._present(record.name)
+            check_same(present, record)
+            if self._directories.make(record.path, PV_MODE):
                 # A delete was interrupted. Who waits for events learns of the new directory by a change of its record.
-                self._write_record(record_path(name), name, size_bytes)
-            return self._store.gfid(pv_path(name))
+                self._records.write(present)
+            return self._store.gfid(record.path)
+
+    def _make_new(self, record: QuotaRecord, overcommit: float) -> bool:
+        with self._reserved(record, overcommit) as reservation:
+            if not reservation.found:
+                self._directories.make(record.path, PV_MODE)
+                self._records.publish(record.name)
+            return not reservation.found
+
+    def grow(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> tuple[QuotaRecord, Gfid]:
+        """The PV's record, which promises at least `size_bytes`, and its directory; idempotent. No PV ever shrinks.
+
+        Raises: NotFoundError if there is no such PV; CapacityError; RecordError.
+        """
+        with self._explained():
+            record = self._present(name)
+            if record.size_bytes < size_bytes:
+                record = replace(record, size_bytes=size_bytes)
+                with self._reserved(record, overcommit, growing=True) as reservation:
+                    self._records.write(record)
+                    self._promises.learn(record, changes=frozenset({self._records.tell_change(name)}))
+                    self._records.unstage(name)
+                self._records.forget_changes(name, reservation.changes)
+            else:
+                self._records.unstage(name)  # of a growth that was interrupted
+            return record, self._store.gfid(record.path)
+
+    def promised(self) -> Promised:
+        """What the volume has promised."""
+        with self._explained():
+            return self._promises.promised(self._records, usable_bytes=self._usable_bytes)
+
+    def record(self, name: PvName) -> QuotaRecord | None:
+        """The PV's record; None if it has none. Raises: RecordError."""
+        with self._explained():
+            return self._records.read(name)
+
+    def names(self) -> frozenset[PvName]:
+        """Of all that has a record, sooner or later: PVs and snapshots, not the canary."""
+        with self._explained():
+            return self._records.names().whole - {CANARY}
 
     def beat(self) -> None:
         """The canary has its next size on the volume when this returns, and is made if it is not there.
@@ -93,34 +128,35 @@ class Volumes:
         """
         with self._explained():
             try:
-                recorded = read_size(self._store, CANARY)
+                present = self._records.read(CANARY)
             except RecordError:
-                recorded = None  # not of our making: replaced
-            size_bytes = canary.next_size(recorded)
-            if recorded is None:
-                self._make_new(CANARY, size_bytes)
-                return
-            self._mkdir(pv_path(CANARY), PV_MODE)
-            self._write_record(record_path(CANARY), CANARY, size_bytes)
+                present = None  # not of our making: replaced
+            size_bytes = canary.next_size(None if present is None else present.size_bytes)
+            record = QuotaRecord(path=pv_path(CANARY), size_bytes=size_bytes)
+            self._directories.make(record.path, PV_MODE)
+            if present is None:
+                self._records.stage(record)
+                self._records.publish(CANARY)
+            else:
+                self._records.write(record)
 
-    def _usable_bytes(self, total_bytes: int) -> int:
-        return self.bricks.reserve.usable_bytes(total_bytes, data_bricks=self.bricks.geometry.data_bricks)
+    def _reserved(
+        self, record: QuotaRecord, overcommit: float, *, growing: bool = False
+    ) -> AbstractContextManager[Reservation]:
+        return self._promises.reserve(
+            self._records, record, overcommit=overcommit, usable_bytes=self._usable_bytes, growing=growing
+        )
 
-    def _make_new(self, name: PvName, size_bytes: int) -> None:
-        self._mkdir(pv_path(name), PV_MODE)
-        staged = staged_record_path(name)
-        self._mkdir(staged, RECORD_MODE)
-        self._write_record(staged, name, size_bytes)
-        self._store.rename(staged, record_path(name))
+    def _present(self, name: PvName) -> QuotaRecord:
+        record = self._records.read(name)
+        if record is None:
+            raise NotFoundError(f"volume {self._volume} has no PV {name}")
+        return record
 
-    def _write_record(self, path: str, name: PvName, size_bytes: int) -> None:
-        record = encode(QuotaRecord(path=pv_path(name), size_bytes=size_bytes))
-        self._store.setxattr(path, RECORD_XATTR, record)
-
-    def recorded_size(self, name: PvName) -> int | None:
-        """The size in bytes that the PV's record has; None if it has none. Raises: RecordError."""
-        with self._explained():
-            return read_size(self._store, name)
+    def _usable_bytes(self) -> int:
+        bricks = self.bricks
+        total = self._store.statvfs("").total_bytes
+        return bricks.reserve.usable_bytes(total, data_bricks=bricks.geometry.data_bricks)
 
     def wait_enforced(self, name: PvName, size_bytes: int, gfid: Gfid, *, deadline: float) -> None:
         """Returns once every brick that is up was seen to enforce the PV's size. `deadline` is of time.monotonic().
@@ -146,9 +182,12 @@ class Volumes:
         """The PV's directory is in the trash and its record is gone when this returns; idempotent."""
         with self._explained():
             self._move_to_trash(name)
-            if not self._rmdir(record_path(name)):
-                self._rmdir(staged_record_path(name))
-            self._promises.forget(name)
+            self._records.remove(name)
+            self._records.unstage(name)
+            changes = self._promises.forget(name)
+            if changes is None:
+                changes = self._records.names().changes.get(name, frozenset())
+            self._records.forget_changes(name, changes)
 
     def _move_to_trash(self, name: PvName) -> None:
         # The suffix is new each time: a PV of the same name may be in the trash still.
@@ -161,7 +200,7 @@ class Volumes:
         else:
             return
         # A minority of the bricks may not know of a PV that exists, and says so; only the majority takes a write.
-        self._mkdir(TRASH_DIR, RECORD_MODE)
+        self._directories.make(TRASH_DIR, RECORD_MODE)
         self._store.setxattr(TRASH_DIR, _PROOF_XATTR, b"1")
         try:
             self._store.rename(source, target)
@@ -192,41 +231,26 @@ class Volumes:
                 raise down from error
             raise
 
-    def _mkdir(self, path: str, mode: int) -> bool:
-        """Makes the directory, and its parents if they are missing; False if it is there already."""
-        self._mkdir_parents(path)
-        try:
-            return self._mkdir_here(path, mode)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-        self._parents.clear()  # somebody has removed one
-        self._mkdir_parents(path)
-        return self._mkdir_here(path, mode)
 
-    def _mkdir_parents(self, path: str) -> None:
-        names = path.split("/")
-        for depth in range(1, len(names)):
-            parent = "/".join(names[:depth])
-            if parent not in self._parents:
-                self._mkdir_here(parent, PARENT_MODE)
-                self._parents.add(parent)
+def check_same(present: QuotaRecord, wanted: QuotaRecord) -> None:
+    """Raises: ConflictError unless the record that there is promises what is wanted, to the same."""
+    name = present.name
+    if present.size_bytes != wanted.size_bytes:
+        raise ConflictError(
+            f"{name}: exists with {format_bytes(present.size_bytes)} ({present.size_bytes} bytes), and was asked for "
+            f"with {format_bytes(wanted.size_bytes)} ({wanted.size_bytes} bytes)"
+        )
+    if present.kind != wanted.kind:
+        raise ConflictError(f"{name}: exists as a {present.kind}, and was asked for as a {wanted.kind}")
+    if present.source != wanted.source:
+        raise ConflictError(
+            f"{name}: exists as {_origin(present)}, and was asked for as {_origin(wanted)}; choose another name"
+        )
+    if present.made_for != wanted.made_for:
+        raise ConflictError(
+            f"{name}: this directory is that of {present.made_for or name}; {wanted.made_for or name} cannot have it"
+        )
 
-    def _mkdir_here(self, path: str, mode: int) -> bool:
-        try:
-            self._store.mkdir(path, mode)
-        except VolumeIOError as error:
-            if error.errno != EEXIST:
-                raise
-            return False
-        return True
 
-    def _rmdir(self, path: str) -> bool:
-        """False if there is no such directory."""
-        try:
-            self._store.rmdir(path)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return False
-        return True
+def _origin(record: QuotaRecord) -> str:
+    return f"a copy of {record.source}" if record.source else "an empty one"

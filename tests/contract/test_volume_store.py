@@ -21,7 +21,7 @@ from kadalu_ext.record import CANARY, RECORD_XATTR, RECORDS_DIR, PvName
 from kadalu_ext.storage import Storage
 from kadalu_ext.units import MIB
 from tests.testbed import progress
-from tests.unit.csi.memory import MemoryBricks, MemoryStore, replica
+from tests.unit.csi.memory import MemoryBricks, MemoryStore, pv, recorded_size, replica
 
 
 class StoreContract:
@@ -109,24 +109,37 @@ class StoreContract:
     def test_a_pv_is_made_again_and_again_and_is_gone_when_deleted(self, store: VolumeStore, volumes: Volumes) -> None:
         name = new_pv()
         for _ in range(2):
-            gfid = volumes.make(name, 4 * MIB)
+            gfid = volumes.make(pv(name, 4 * MIB))
         probe = volumes.bricks.probe
         wait_until("all by its path", lambda: all(each.stat for each in probe.stat_directory(pv_path(name))))
         wait_until("all by its gfid", lambda: all(each.stat for each in probe.stat_directory(pv_path(name), gfid=gfid)))
-        assert (self.mode(store, pv_path(name)), volumes.recorded_size(name)) == (0o777, 4 * MIB)
+        assert (self.mode(store, pv_path(name)), recorded_size(store, name)) == (0o777, 4 * MIB)
         assert [entry for entry in store.listdir(RECORDS_DIR) if name in entry] == [name]
         with pytest.raises(ConflictError):
-            volumes.make(name, 8 * MIB)
+            volumes.make(pv(name, 8 * MIB))
         for _ in range(2):
             volumes.delete(name)
         assert name not in store.listdir(pv_path(name).rpartition("/")[0])
-        assert volumes.recorded_size(name) is None
+        assert recorded_size(store, name) is None
         assert empty(store) == {} and store.listdir("trash") == []
-        volumes.make(name, 4 * MIB)
+        volumes.make(pv(name, 4 * MIB))
         wait_until(
             "none by that of the one before", lambda: all(map(gone, probe.stat_directory(pv_path(name), gfid=gfid)))
         )
         volumes.delete(name)
+        assert empty(store) == {}
+
+    def test_a_pv_that_grew_twice_is_gone_when_deleted_and_so_is_what_told_of_it(
+        self, store: VolumeStore, volumes: Volumes
+    ) -> None:
+        name = new_pv()
+        volumes.make(pv(name, 4 * MIB))
+        for size in (8 * MIB, 12 * MIB):
+            volumes.grow(name, size)
+        assert recorded_size(store, name) == 12 * MIB
+        assert len([entry for entry in store.listdir(RECORDS_DIR) if name in entry]) == 2
+        volumes.delete(name)
+        assert [entry for entry in store.listdir(RECORDS_DIR) if name in entry] == []
         assert empty(store) == {}
 
     def test_every_brick_has_the_canarys_record_as_it_was_written_last(
@@ -145,7 +158,7 @@ class StoreContract:
     def test_more_than_the_volume_is_not_promised(self, store: VolumeStore, volumes: Volumes) -> None:
         name = new_pv()
         with pytest.raises(CapacityError, match="more than the whole volume"):
-            volumes.make(name, store.statvfs("").total_bytes + 4096)
+            volumes.make(pv(name, store.statvfs("").total_bytes + 4096))
         expect(errno.ENOENT, lambda: store.rmdir(record_path(name)))
 
 

@@ -26,6 +26,7 @@ from tests.integration.encrypted import encrypted
 from tests.integration.test_mounter import HOSTS, Node, Pv, Writer, clients, running_node
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
+from tests.unit.csi.memory import pv
 
 SAFE = Storage(name=StorageName("safe"), hosts=HOSTS, volume="mnt-tls", tls=Encryption.ALL)
 PV = PvName("pv-tls")
@@ -78,18 +79,18 @@ def test_a_pv_of_an_encrypted_volume_is_made_seen_on_each_brick_mounted_and_writ
     try:
         bricks = Bricks(geometry=facts.geometry, probe=probe)
         promises = Promises(volume=SAFE.volume)
-        Volumes(volume=SAFE.volume, store=store, bricks=bricks, promises=promises).make(PV, 64 * MIB)
+        Volumes(volume=SAFE.volume, store=store, bricks=bricks, promises=promises).make(pv(PV, 64 * MIB))
         assert [answer.error for answer in probe.stat_directory(pv_path(PV))] == [None] * 3
     finally:
         store.close()
         probe.close()
-    pv = Pv(site.node, PV, SAFE)
-    pv.stage()
-    (pv.publish("pod1") / "file").write_text("secret")
+    published = Pv(site.node, PV, SAFE)
+    published.stage()
+    (published.publish("pod1") / "file").write_text("secret")
     for host in HOSTS:
-        assert (pv.on_volume / "file").read_text() == "secret", host
-    pv.unpublish("pod1")
-    pv.unstage()
+        assert (published.on_volume / "file").read_text() == "secret", host
+    published.unpublish("pod1")
+    published.unstage()
 
 
 def test_who_has_no_certificate_is_told_what_to_do(site: Site) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext import layout
-from kadalu_ext.record import QuotaRecord, check_pv_name, decode, encode
+from kadalu_ext.record import PvName, QuotaRecord, check_pv_name, decode, encode
 
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,40}", fullmatch=True).map(check_pv_name)
 
@@ -36,6 +36,7 @@ def test_records_and_trash_stand_outside_of_what_pods_see() -> None:
     pv = check_pv_name("pvc-1")
     assert layout.record_path(pv) == "info/quota/pvc-1"
     assert layout.staged_record_path(pv) == "info/quota/.pvc-1.new"
+    assert layout.changed_path(pv, "0123456789abcdef") == "info/quota/.pvc-1.0123456789abcdef.changed"
     assert layout.trash_path(pv, "0123456789abcdef") == "trash/pvc-1.0123456789abcdef"
 
 
@@ -43,3 +44,15 @@ def test_records_and_trash_stand_outside_of_what_pods_see() -> None:
 def test_what_we_put_into_the_trash_is_known_for_ours(name: str, suffix: bytes) -> None:
     path = layout.trash_path(check_pv_name(name), suffix.hex())
     assert layout.is_trash_name(path.removeprefix("trash/"))
+
+
+@given(st.sets(NAMES), st.sets(NAMES), st.sets(NAMES))
+def test_records_those_in_preparation_and_what_tells_of_changes_are_told_apart(
+    whole: set[PvName], staged: set[PvName], changed: set[PvName]
+) -> None:
+    suffix = "0123456789abcdef"
+    paths = [*map(layout.record_path, whole), *map(layout.staged_record_path, staged)]
+    paths += [layout.changed_path(name, suffix) for name in changed]
+    found = layout.record_names([*(path.rpartition("/")[2] for path in paths), ".other"])
+    assert (set(found.whole), set(found.staged)) == (whole, staged)
+    assert found.changes == dict.fromkeys(changed, frozenset({suffix}))

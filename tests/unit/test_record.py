@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,22 +25,24 @@ from kadalu_ext.record import (
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "records.json").read_text())
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,40}", fullmatch=True)
+COUNTS = st.integers(1, MAX_SIZE_BYTES)
 RECORDS = st.builds(
-    lambda aa, bb, name, size, inodes: QuotaRecord(
-        path=f"subvol/{aa:02x}/{bb:02x}/{name}", size_bytes=size, inodes=inodes
-    ),
-    st.integers(0, 255),
-    st.integers(0, 255),
-    NAMES,
-    st.integers(1, MAX_SIZE_BYTES),
-    st.none() | st.integers(1, MAX_SIZE_BYTES),
+    QuotaRecord,
+    path=st.builds("subvol/{:02x}/{:02x}/{}".format, st.integers(0, 255), st.integers(0, 255), NAMES),
+    size_bytes=COUNTS,
+    inodes=st.none() | COUNTS,
+    made_for=st.none() | NAMES.map(check_pv_name),
+    kind=st.sampled_from(["pv", "snapshot"]),
+    source=st.none() | NAMES.map(check_pv_name),
+    filling=st.booleans(),
+    made_s=st.none() | COUNTS,
 )
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden["name"])
-def test_a_record_of_version_1_is_written_and_read_as_it_always_was(golden: dict[str, str]) -> None:
+def test_a_record_of_version_1_is_written_and_read_as_it_always_was(golden: dict[str, Any]) -> None:
     record = decode(golden["name"], golden["value"].encode())
-    assert repr(record) == golden["record"]
+    assert record == QuotaRecord(**golden["record"])
     assert encode(record) == golden["value"].encode()
 
 
@@ -109,6 +112,16 @@ def test_keys_that_version_1_does_not_know_are_passed_over() -> None:
 def test_an_oversized_record_is_refused_unread() -> None:
     with pytest.raises(RecordError, match=str(MAX_RECORD_BYTES)):
         decode("pvc-1", b"[" * (MAX_RECORD_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("for", 1), ("for", "a/b"), ("from", ".."), ("from", "x" * 201), ("kind", []), ("filling", 1), ("made", -1)],
+)
+def test_what_is_for_the_controller_is_checked_too(field: str, value: object) -> None:
+    fields = {"v": 1, "path": "subvol/aa/bb/pvc-1", "size": 4096, field: value}
+    with pytest.raises(RecordError, match=f"record pvc-1: {field} "):
+        decode("pvc-1", json.dumps(fields).encode())
 
 
 def test_a_record_that_could_not_be_read_is_never_written() -> None:

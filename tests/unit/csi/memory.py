@@ -10,15 +10,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
 
+from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
+from kadalu_ext.csi.records import Records
 from kadalu_ext.errors import VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
-from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, brick_limit_bytes, decode
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, PvName, QuotaRecord, brick_limit_bytes, decode
 from kadalu_ext.storage import Storage, StorageName
 from kadalu_ext.units import GIB
+
+
+def pv(name: str, size_bytes: int) -> QuotaRecord:
+    """The record of an ordinary PV."""
+    return QuotaRecord(path=pv_path(PvName(name)), size_bytes=size_bytes)
+
+
+def recorded_size(store: VolumeStore, name: PvName) -> int | None:
+    """What a PV's record says, in bytes; None if there is none."""
+    record = Records(store, Directories(store)).read(name)
+    return None if record is None else record.size_bytes
+
 
 STORAGE = Storage(name=StorageName("ext"), hosts=("h1", "h2", "h3"), volume="vol")
 

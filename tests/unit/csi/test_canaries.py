@@ -11,16 +11,16 @@ import pytest
 from kadalu_ext.csi import canary
 from kadalu_ext.csi.canaries import Canaries
 from kadalu_ext.csi.clients import Clients
-from kadalu_ext.csi.promises import Promises, read_size
+from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import CapacityError, HostSilentError
 from kadalu_ext.layout import pv_path, record_path, staged_record_path
 from kadalu_ext.log import Logger
-from kadalu_ext.record import CANARY, RECORD_XATTR, PvName
+from kadalu_ext.record import CANARY, RECORD_XATTR
 from kadalu_ext.storage import Storage, StorageName, to_json
 from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
-from tests.unit.csi.memory import STORAGE, Crash, MemoryBricks, MemoryConnector, MemoryStore
+from tests.unit.csi.memory import STORAGE, Crash, MemoryBricks, MemoryConnector, MemoryStore, pv, recorded_size
 from tests.unit.csi.test_clients import until
 
 OTHER = replace(STORAGE, name=StorageName("other"))
@@ -69,7 +69,7 @@ class Site:
 
     @property
     def size(self) -> int | None:
-        return read_size(self.store, CANARY)
+        return recorded_size(self.store, CANARY)
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_a_canary_that_was_damaged_or_lost_its_directory_is_mended(site: Site) -
 
 def test_the_canary_promises_nothing(site: Site) -> None:
     site.volumes().beat()
-    site.volumes().make(PvName("pvc-1"), site.store.total_bytes)
+    site.volumes().make(pv("pvc-1", site.store.total_bytes))
     with pytest.raises(CapacityError, match="promised to 1 PVs"):
-        site.volumes().make(PvName("pvc-2"), MIB)
+        site.volumes().make(pv("pvc-2", MIB))
 
 
 def test_a_dead_storage_delays_no_other_and_is_asked_once_at_a_time(site: Site) -> None:

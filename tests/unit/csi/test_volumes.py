@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from errno import ENOTCONN, EROFS
 
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.csi import promises
+from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.promises import Promises
+from kadalu_ext.csi.records import Records
 from kadalu_ext.csi.trash import empty
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import (
@@ -19,6 +22,7 @@ from kadalu_ext.errors import (
     CapacityError,
     ConflictError,
     NotEnforcedError,
+    NotFoundError,
     RecordError,
     VolumeIOError,
 )
@@ -27,7 +31,7 @@ from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.layout import pv_path, record_path, staged_record_path
 from kadalu_ext.record import RECORD_XATTR, PvName
 from kadalu_ext.units import GIB, MIB
-from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, replica
+from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, pv, recorded_size, replica
 
 PV = PvName("pvc-1")
 CREATE_STEPS = 12  # calls on an empty volume
@@ -52,7 +56,7 @@ class Fixture:
         )
 
     def create(self, name: PvName = PV, size_bytes: int = 64 * MIB, *, patience_s: float = 0.0) -> None:
-        gfid = self.volumes.make(name, size_bytes)
+        gfid = self.volumes.make(pv(name, size_bytes))
         self.volumes.wait_enforced(name, size_bytes, gfid, deadline=time.monotonic() + patience_s)
 
     def left(self) -> set[str]:
@@ -252,16 +256,16 @@ def test_a_brick_that_does_not_enforce_is_named_with_the_remedy(on: Fixture) -> 
 
 
 def test_a_pv_that_was_deleted_and_made_again_is_not_taken_for_the_one_before(on: Fixture) -> None:
-    old = on.volumes.make(PV, 64 * MIB)
+    old = on.volumes.make(pv(PV, 64 * MIB))
     on.volumes.delete(PV)
-    on.volumes.make(PV, 64 * MIB)
+    on.volumes.make(pv(PV, 64 * MIB))
     with pytest.raises(NotEnforcedError, match="it has no directory"):
         on.volumes.wait_enforced(PV, 64 * MIB, old, deadline=time.monotonic())
     on.create()
 
 
 def test_bricks_are_asked_until_they_enforce(on: Fixture) -> None:
-    gfid = on.volumes.make(PV, 64 * MIB)
+    gfid = on.volumes.make(pv(PV, 64 * MIB))
     on.bricks.idle = {"h1", "h3"}
     asks = on.bricks.stat_directory
 
@@ -300,4 +304,115 @@ def test_bricks_that_are_down_explain_why_nothing_can_be_written(on: Fixture) ->
         on.create()
     on.bricks.down = {"h1", "h2"}
     with pytest.raises(BricksDownError, match="h1"):
+        on.create()
+
+
+def test_a_pv_that_grows_is_enforced_in_its_new_size_and_leaves_one_entry_that_tells(on: Fixture) -> None:
+    on.create()
+    for size in (128 * MIB, 256 * MIB, 200 * MIB):
+        record, gfid = on.volumes.grow(PV, size)
+        on.volumes.wait_enforced(PV, record.size_bytes, gfid, deadline=time.monotonic())
+    assert recorded_size(on.store, PV) == 256 * MIB
+    assert len(on.left()) == 3
+    on.volumes.delete(PV)
+    empty(on.store)
+    assert on.left() == set()
+
+
+def test_what_does_not_exist_does_not_grow_and_nothing_grows_beyond_what_there_is(on: Fixture) -> None:
+    with pytest.raises(NotFoundError, match="no PV pvc-1"):
+        on.volumes.grow(PV, GIB)
+    on.create(PvName("pvc-0"), 512 * MIB)
+    on.create()
+    with pytest.raises(CapacityError, match="at most 512 MiB"):
+        on.volumes.grow(PV, 513 * MIB)
+    assert recorded_size(on.store, PV) == 64 * MIB
+    on.volumes.grow(PV, 512 * MIB)
+
+
+@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("then", ["again", "delete"])
+def test_a_growth_that_was_killed_at_any_step_is_completed_or_deleted(on: Fixture, steps: int, then: str) -> None:
+    on.create()
+    on.store.crash_at = on.store.calls + steps
+    with suppress(Crash):
+        on.volumes.grow(PV, 128 * MIB)
+    on.restart()
+    if then == "again":
+        on.volumes.grow(PV, 128 * MIB)
+        assert recorded_size(on.store, PV) == 128 * MIB
+        assert staged_record_path(PV) not in on.store.nodes
+    on.volumes.delete(PV)
+    empty(on.store)
+    assert on.left() == set()
+
+
+class Two:
+    """Two controllers on one volume, as during a hand-over."""
+
+    def __init__(self) -> None:
+        self.on = Fixture()
+        first = self.on.volumes
+        self.on.restart()
+        self.controllers = (first, self.on.volumes)
+
+    def promised(self) -> int:
+        names = [path.rpartition("/")[2] for path in self.on.store.nodes if path.startswith("info/quota/")]
+        return sum(recorded_size(self.on.store, PvName(name)) or 0 for name in names if not name.startswith("."))
+
+
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.sampled_from(["make", "grow", "delete"]), st.integers(0, 1), st.integers(0, 5), st.integers(1, 16)
+        ),
+        max_size=25,
+    )
+)
+def test_two_controllers_in_turn_know_what_the_other_has_promised(calls: list[tuple[str, int, int, int]]) -> None:
+    two = Two()
+    for number, (what, which, name, sixteenths) in enumerate(calls):
+        volumes, pv_name, size = two.controllers[which], PvName(f"pvc-{name}"), sixteenths * GIB // 16
+        with suppress(CapacityError, ConflictError, NotFoundError):
+            if what == "make":
+                volumes.make(pv(f"{pv_name}", size))
+            elif what == "grow":
+                volumes.grow(pv_name, size)
+            else:
+                volumes.delete(pv_name)
+        promised = two.promised()
+        assert promised <= GIB, number
+        assert {each.promised().size_bytes for each in two.controllers} == {promised}
+
+
+def test_sixty_four_calls_at_once_on_two_controllers_never_promise_more_than_there_is() -> None:
+    two = Two()
+    for name in range(8):
+        two.controllers[0].make(pv(f"old-{name}", 16 * MIB))
+
+    def call(number: int) -> bool:
+        volumes = two.controllers[number % 2]
+        try:
+            if number < 8:
+                volumes.grow(PvName(f"old-{number}"), 64 * MIB)
+            else:
+                volumes.make(pv(f"pvc-{number}", 64 * MIB))
+        except CapacityError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(64) as pool:
+        done = sum(pool.map(call, range(64)))
+    assert 0 < done < 64
+    assert two.promised() <= GIB
+
+
+def test_what_another_controller_prepares_is_counted(on: Fixture) -> None:
+    on.create(PvName("pvc-0"), 512 * MIB)
+    other = Records(on.store, Directories(on.store))
+    other.stage(pv("pvc-9", 500 * MIB))
+    with pytest.raises(CapacityError, match="at most 12 MiB"):
+        on.create()
+    other.publish(PvName("pvc-9"))
+    with pytest.raises(CapacityError, match="at most 12 MiB"):
         on.create()

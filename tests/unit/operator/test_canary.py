@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kadalu_ext.csi.promises import Promises, read_size
+from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.layout import record_path
@@ -16,7 +16,7 @@ from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.record import CANARY, RECORD_XATTR
 from kadalu_ext.storage import StorageName
 from kadalu_ext.units import MIB
-from tests.unit.csi.memory import MemoryBricks, MemoryStore, replica
+from tests.unit.csi.memory import MemoryBricks, MemoryStore, recorded_size, replica
 
 ALL = {f"vol-client-{n}": True for n in range(3)}
 DISPERSE = Geometry(kind=VolumeKind.DISPERSE, bricks=replica().bricks, redundancy=1)
@@ -221,7 +221,7 @@ def test_whatever_happens_who_lags_is_blamed_and_nobody_else(steps: list[tuple[s
     site = Site()
     site.look()
     for what, host in steps:
-        size = read_size(site.store, CANARY) or 0
+        size = recorded_size(site.store, CANARY) or 0
         match what:
             case "beat":
                 site.volumes.beat()
@@ -234,6 +234,6 @@ def test_whatever_happens_who_lags_is_blamed_and_nobody_else(steps: list[tuple[s
             case "up":
                 site.bricks.down.discard(host)
         found = site.look(beat=False, after_s=1.0)
-        due = read_size(site.store, CANARY)
+        due = recorded_size(site.store, CANARY)
         behind = {name for name, limit in site.bricks.stopped.items() if limit != due} - site.bricks.down
         assert {b.host for b in site.bricks.geometry.bricks if found.enforcing[b.name] is False} == behind

@@ -1,0 +1,59 @@
+"""Directories on a volume, made with their parents. Repeatable after a crash at any step."""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENOENT
+from typing import Final
+
+from kadalu_ext.csi.ports import VolumeStore
+from kadalu_ext.errors import VolumeIOError
+
+PARENT_MODE: Final = 0o755
+
+
+class Directories:
+    """Thread-safe. Everything raises VolumeIOError."""
+
+    def __init__(self, store: VolumeStore) -> None:
+        self._store = store
+        self._parents: set[str] = set()
+        """Directories that were there: nobody removes them, and to ask each time costs a PV a third of its time."""
+
+    def make(self, path: str, mode: int) -> bool:
+        """Makes the directory, and its parents if they are missing; False if it is there already."""
+        self._make_parents(path)
+        try:
+            return self._make_here(path, mode)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+        self._parents.clear()  # somebody has removed one
+        self._make_parents(path)
+        return self._make_here(path, mode)
+
+    def remove(self, path: str) -> bool:
+        """Removes the empty directory; False if there is none."""
+        try:
+            self._store.rmdir(path)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return False
+        return True
+
+    def _make_parents(self, path: str) -> None:
+        names = path.split("/")
+        for depth in range(1, len(names)):
+            parent = "/".join(names[:depth])
+            if parent not in self._parents:
+                self._make_here(parent, PARENT_MODE)
+                self._parents.add(parent)
+
+    def _make_here(self, path: str, mode: int) -> bool:
+        try:
+            self._store.mkdir(path, mode)
+        except VolumeIOError as error:
+            if error.errno != EEXIST:
+                raise
+            return False
+        return True

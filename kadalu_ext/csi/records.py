@@ -1,0 +1,79 @@
+"""The quota records of one volume, read and written. Each method is one atomic step, or can be repeated."""
+
+from __future__ import annotations
+
+import secrets
+from errno import ENODATA, ENOENT
+from typing import Final
+
+from kadalu_ext.csi.directories import Directories
+from kadalu_ext.csi.ports import VolumeStore
+from kadalu_ext.errors import VolumeIOError
+from kadalu_ext.layout import RecordNames, changed_path, record_names, record_path, staged_record_path
+from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, PvName, QuotaRecord, decode, encode
+
+RECORD_MODE: Final = 0o700
+
+
+class Records:
+    """Thread-safe. Everything raises VolumeIOError."""
+
+    def __init__(self, store: VolumeStore, directories: Directories) -> None:
+        self._store = store
+        self._directories = directories
+
+    def read(self, name: PvName, *, staged: bool = False) -> QuotaRecord | None:
+        """The record of `name`, or the one in preparation; None if there is none. Raises: RecordError."""
+        try:
+            return decode(name, self._store.getxattr(_path(name, staged=staged), RECORD_XATTR))
+        except VolumeIOError as error:
+            # a directory without the xattr was not made by us: whoever makes the record replaces it
+            if error.errno not in (ENOENT, ENODATA):
+                raise
+            return None
+
+    def names(self) -> RecordNames:
+        """All that there is now."""
+        try:
+            return record_names(self._store.listdir(RECORDS_DIR))
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return record_names(())
+
+    def stage(self, record: QuotaRecord) -> None:
+        """Prepares the record: every controller sees what it promises, no brick does."""
+        path = staged_record_path(record.name)
+        self._directories.make(path, RECORD_MODE)
+        self._store.setxattr(path, RECORD_XATTR, encode(record))
+
+    def unstage(self, name: PvName) -> bool:
+        """What was prepared is not any more; False if nothing was."""
+        return self._directories.remove(staged_record_path(name))
+
+    def publish(self, name: PvName) -> None:
+        """What was prepared is the record now, for every brick; there was none."""
+        self._store.rename(staged_record_path(name), record_path(name))
+
+    def write(self, record: QuotaRecord) -> None:
+        """Changes the record that there is. Who waits for events hears of it, also if it is the same."""
+        self._store.setxattr(record_path(record.name), RECORD_XATTR, encode(record))
+
+    def tell_change(self, name: PvName) -> str:
+        """Lets every controller read the size of `name` again; what tells of this change."""
+        suffix = secrets.token_hex(8)
+        self._directories.make(changed_path(name, suffix), RECORD_MODE)
+        return suffix
+
+    def forget_changes(self, name: PvName, suffixes: frozenset[str]) -> None:
+        """Removes what told of changes."""
+        for suffix in suffixes:
+            self._directories.remove(changed_path(name, suffix))
+
+    def remove(self, name: PvName) -> bool:
+        """Removes the record; False if there is none."""
+        return self._directories.remove(record_path(name))
+
+
+def _path(name: PvName, *, staged: bool) -> str:
+    return staged_record_path(name) if staged else record_path(name)
