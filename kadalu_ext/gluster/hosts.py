@@ -21,6 +21,7 @@ from kadalu_ext.errors import (
     HostSilentError,
     HostUnreachableError,
     NotFoundError,
+    TlsError,
     WireError,
 )
 from kadalu_ext.gluster import messages
@@ -76,7 +77,7 @@ class Hosts:
         not change anything. `timeout_s` bounds each question to each host, and how long `call` waits for its turn.
 
         Raises: NotFoundError if a host said so and none knew better; HostUnreachableError with each host and its reason
-        if none answered; whatever else `call` raised; RuntimeError once closed.
+        if none answered, TlsError if that was TLS everywhere; whatever else `call` raised; RuntimeError once closed.
         """
         known = [self._host(host, port, tls) for host in dict.fromkeys(hosts)]
         silent = [host for host in known if host.silent]
@@ -105,7 +106,9 @@ class Hosts:
             raise missing
         if len(failures) == 1:
             raise failures[0]
-        raise HostUnreachableError("no host answers: " + "; ".join(map(str, failures)))
+        # hosts that are up, and all of one mind about TLS, are another matter than hosts that are down
+        kind = TlsError if all(isinstance(each, TlsError) for each in failures) else HostUnreachableError
+        raise kind("no host answers: " + "; ".join(map(str, failures)))
 
     def silent(self) -> tuple[str, ...]:
         """The hosts that were silent lately, and are asked only where no other answers."""

@@ -61,6 +61,11 @@ class Tls:
                 continue
         return cls.of(files, management=management)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What `of` makes the same of."""
+        return {CERTIFICATE: self.certificate.encode(), KEY: self.key.encode(), CA: self.ca.encode()}
+
     @cached_property
     def context(self) -> ssl.SSLContext:
         """For a client. Raises: InvalidInputError naming the file that is of no use."""

@@ -46,6 +46,7 @@ class Existing:
     owner_lives: whether the KadaluStorage that the StorageClass names as its owner is there.
     pvs: names of the PVs of this storage, sorted; empty where nobody needed to know.
     provisioned: what is promised of it; None if that is not known.
+    files: its TLS files in the Secret TLS_FILES, by their keys there; empty where nobody needed to know.
     """
 
     storage_class: Mapping[str, Any] | None = None
@@ -53,6 +54,7 @@ class Existing:
     owner_lives: bool = True
     pvs: tuple[str, ...] = ()
     provisioned: Provisioned | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def annotation(self, key: str) -> str | None:
         """An annotation of the StorageClass."""
@@ -176,6 +178,13 @@ class SetEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetFiles:
+    """TLS files in the Secret TLS_FILES, by their keys there; None removes one."""
+
+    files: Mapping[str, bytes | None] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetFinalizers:
     """Of the KadaluStorage, if it still has this version."""
 
@@ -207,6 +216,7 @@ Action = (
     | PatchStorageClass
     | DeleteStorageClass
     | SetEntry
+    | SetFiles
     | SetFinalizers
     | PatchStatus
     | PostEvent

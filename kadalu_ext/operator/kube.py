@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +14,8 @@ from typing import Any, Final
 import urllib3
 from kubernetes import client
 
-from kadalu_ext.errors import ConflictError, GoneError, KubernetesError
+from kadalu_ext.errors import ConflictError, GoneError, KubernetesError, NotFoundError
+from kadalu_ext.gluster.tls import CA, CERTIFICATE, KEY, Tls
 from kadalu_ext.operator.actions import (
     Action,
     CreateStorageClass,
@@ -24,13 +27,16 @@ from kadalu_ext.operator.actions import (
     ReplaceStorageClass,
     Resource,
     SetEntry,
+    SetFiles,
     SetFinalizers,
 )
 from kadalu_ext.operator.following import Seen
 from kadalu_ext.operator.lease import LeaseState
 from kadalu_ext.operator.pvs import pv_of
-from kadalu_ext.operator.render import FINALIZER, OWNER, config_key
-from kadalu_ext.storage import CONFIG_MAP, StorageName, storage_class_name
+from kadalu_ext.operator.render import FINALIZER, LABELS, OWNER, config_key
+from kadalu_ext.operator.secrets import tls_of
+from kadalu_ext.operator.spec import StorageSpec
+from kadalu_ext.storage import CONFIG_MAP, TLS_FILES, Encryption, StorageName, storage_class_name, tls_key
 
 GROUP: Final = "kadalu-operator.storage"
 VERSION: Final = "v1alpha1"
@@ -56,6 +62,8 @@ class Kube:
     """
 
     def __init__(self, api: client.ApiClient, *, namespace: str) -> None:
+        # its lines of DEBUG have whole answers in them, and some answers are Secrets
+        logging.getLogger("kubernetes.client.rest").setLevel(logging.INFO)
         self._namespace = namespace
         self._core = client.CoreV1Api(api)
         self._objects = client.CustomObjectsApi(api)
@@ -123,6 +131,29 @@ class Kube:
         found = [pv for pv in map(pv_of, objects) if pv is not None]
         return tuple(sorted(pv.name for pv in found if pv.storage == name))
 
+    def tls(self, namespace: str, spec: StorageSpec) -> Tls | None:
+        """What the cluster of a KadaluStorage in `namespace` is spoken to with, by the Secret it names; None: plainly.
+
+        Raises: NotFoundError if there is no such Secret; InvalidInputError if it is of no use.
+        """
+        if spec.tls_secret is None:
+            return None
+        data = self._secret(namespace, spec.tls_secret)
+        where = f"{namespace}/{spec.tls_secret}"
+        if data is None:
+            raise NotFoundError(f"spec.tls.secretName: there is no Secret {where}")
+        return tls_of(data, where=where, management=spec.storage.tls is Encryption.ALL)
+
+    def files(self, name: str) -> Mapping[str, bytes]:
+        """What the Secret TLS_FILES has of a storage, by its keys there."""
+        keys = {tls_key(StorageName(name), file) for file in (CERTIFICATE, KEY, CA)}
+        return {key: text for key, text in (self._secret(self._namespace, TLS_FILES) or {}).items() if key in keys}
+
+    def _secret(self, namespace: str, name: str) -> dict[str, bytes] | None:
+        what = f"read Secret {namespace}/{name}"
+        found = _call(what, self._core.read_namespaced_secret, name, namespace, missing=None)
+        return None if found is None else {key: base64.b64decode(text) for key, text in (found.data or {}).items()}
+
     @property
     def pvs(self) -> Kind:
         """All PersistentVolumes, to be followed."""
@@ -188,6 +219,8 @@ class Kube:
                 self._delete_class(name, uid)
             case SetEntry(key=key, text=text):
                 self._set_entry(key, text)
+            case SetFiles(files=files):
+                self._set_files(files)
             case SetFinalizers(namespace=namespace, name=name, version=version, finalizers=finalizers):
                 written = _call(
                     f"write the finalizers of KadaluStorage {namespace}/{name}",
@@ -226,6 +259,15 @@ class Kube:
                 return
             config_map = {"metadata": {"name": CONFIG_MAP}, "data": {key: text}}
             _call(what, self._core.create_namespaced_config_map, self._namespace, config_map)
+
+    def _set_files(self, files: Mapping[str, bytes | None]) -> None:
+        data = {key: None if text is None else base64.b64encode(text).decode() for key, text in files.items()}
+        what, patch = f"write {', '.join(data)} in Secret {TLS_FILES}", self._core.patch_namespaced_secret
+        if _call(what, patch, TLS_FILES, self._namespace, {"data": data}, missing=None, **_MERGE) is None:
+            given = {key: text for key, text in data.items() if text is not None}
+            if given:
+                secret = {"metadata": {"name": TLS_FILES, "labels": dict(LABELS)}, "data": given}
+                _call(what, self._core.create_namespaced_secret, self._namespace, secret)
 
 
 @dataclass(frozen=True, kw_only=True)

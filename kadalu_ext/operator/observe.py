@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from kadalu_ext.errors import HostUnreachableError, KadaluExtError, WireError
+from kadalu_ext.errors import HostUnreachableError, KadaluExtError, TlsError, WireError
 from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.facts import VolumeFacts, volume_facts
 from kadalu_ext.gluster.support import BLOCK_META, block_hosting
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
 from kadalu_ext.operator.canary import Canaries
 from kadalu_ext.operator.metrics import Key
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.spec import StorageSpec
-from kadalu_ext.storage import StorageName
+from kadalu_ext.storage import Encryption, StorageName
 
 HOST_TIMEOUT_S: Final = 2.0
 """For one call to one host; a live one answers within milliseconds."""
@@ -38,8 +40,11 @@ class Observer:
         self._canaries = Canaries()
         self._owners: dict[str, Key] = {}
 
-    def __call__(self, spec: StorageSpec) -> Usable | Problem:
-        """The volume of `spec`, or why it cannot be used. Bounded, whatever its hosts do."""
+    def __call__(self, spec: StorageSpec, tls: Tls | None = None) -> Usable | Problem:
+        """The volume of `spec`, or why it cannot be used. Bounded, whatever its hosts do.
+
+        tls: what its cluster is spoken to with.
+        """
         volume = spec.storage.volume
 
         def ask(glusterd: Glusterd) -> VolumeFacts:
@@ -50,9 +55,12 @@ class Observer:
                 raise
 
         try:
-            facts = first_answer(spec.storage.hosts, ask, timeout_s=HOST_TIMEOUT_S)
+            facts = replace(first_answer(spec.storage.hosts, ask, HOST_TIMEOUT_S, tls=tls), tls=tls)
         except KadaluExtError as error:
             return Problem.of(error, volume=volume)
+        disagrees = _disagrees(spec, facts)
+        if disagrees is not None:
+            return Problem.of(disagrees, volume=volume)
         probe = self._probe(spec, facts)
         if any(answer.stat is not None for answer in probe.stat_directory(BLOCK_META)):
             return Problem.of(block_hosting(volume), volume=volume)
@@ -91,7 +99,7 @@ class Observer:
             found = self._probes.get(name)
             if found is not None and found[:2] == (facts, volume):
                 return found[2]
-            probe = BrickProbe(volume, facts.volume_id, facts.geometry, BRICK_TIMEOUT_S)
+            probe = BrickProbe(volume, facts.volume_id, facts.geometry, BRICK_TIMEOUT_S, tls=facts.tls)
             self._probes[name] = (facts, volume, probe)
         if found is not None:
             found[2].close()
@@ -103,3 +111,19 @@ class Observer:
             return BrickSeen(brick=answer.brick, online=answer.up, error=answer.error)
         total, free = answer.stat.total_bytes, answer.stat.free_bytes
         return BrickSeen(brick=answer.brick, online=True, total_bytes=total, free_bytes=free)
+
+
+def _disagrees(spec: StorageSpec, facts: VolumeFacts) -> TlsError | None:
+    """Where glusterd answers, and its bricks want another kind of client."""
+    volume, bricks = spec.storage.volume, any(brick.ssl for brick in facts.geometry.bricks)
+    if bricks and facts.tls is None:
+        return TlsError(
+            f"volume {volume}: the volume wants TLS (client.ssl is on) and the storage has none; "
+            "name a Secret with a client's certificate in spec.tls.secretName"
+        )
+    if not bricks and spec.storage.tls is Encryption.BRICKS:
+        return TlsError(
+            f"volume {volume}: by spec.tls bricks alone are encrypted, and client.ssl is off: nothing would be; "
+            f"gluster volume set {volume} client.ssl on, and server.ssl likewise, or leave spec.tls out"
+        )
+    return None

@@ -12,6 +12,7 @@ last. docs/adr/0006 says what becomes of it when the storage is no longer usable
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from kadalu_ext.operator.actions import (
     ReplaceStorageClass,
     Resource,
     SetEntry,
+    SetFiles,
     SetFinalizers,
     Usable,
 )
@@ -35,7 +37,7 @@ from kadalu_ext.operator.changes import changes
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.report import report
 from kadalu_ext.operator.spec import StorageSpec, not_served, parse_spec
-from kadalu_ext.storage import PROVISIONER, StorageName, storage_class_name
+from kadalu_ext.storage import PROVISIONER, Encryption, StorageName, storage_class_name, tls_key
 
 _LISTED_PVS: Final = 10
 _IMMUTABLE: Final = ("provisioner", "parameters", "reclaimPolicy", "volumeBindingMode")
@@ -69,12 +71,32 @@ def _volume_of_pvs(resource: Resource, existing: Existing) -> str | None:
     return resource.status.get("volumeId") if earlier is None else earlier
 
 
-def plan(resource: Resource, outcome: Usable | Problem, existing: Existing, *, now: str) -> list[Action]:
-    """What must be done, in order; nothing if all is as it should be. now: RFC 3339, for what changes."""
+def needs_files(outcome: Usable | Problem, existing: Existing) -> bool:
+    """Whether plan() must know the storage's TLS files: where it has some, or may have had."""
+    if isinstance(outcome, Usable) and outcome.spec.tls_secret is not None:
+        return True
+    try:
+        return bool(json.loads(existing.config_entry or "{}").get("tls", Encryption.NONE) != Encryption.NONE)
+    except (ValueError, AttributeError, RecursionError):
+        return True  # somebody else wrote it
+
+
+def plan(
+    resource: Resource,
+    outcome: Usable | Problem,
+    existing: Existing,
+    *,
+    now: str,
+    files: Mapping[str, bytes] | None = None,
+) -> list[Action]:
+    """What must be done, in order; nothing if all is as it should be. now: RFC 3339, for what changes.
+
+    files: gluster's three, by their names, with which the volume was seen to be usable; none without TLS.
+    """
     outcome = _changed(resource, outcome, existing) or outcome
     told = report(resource, outcome, now=now, provisioned=existing.provisioned)
     if isinstance(outcome, Usable):
-        return _ensure(resource, outcome, existing, now) + told
+        return _ensure(resource, outcome, existing, now, files or {}) + told
     if outcome.reason.lasting and not existing.pvs:
         return _withdraw(resource, existing) + told
     return told
@@ -127,7 +149,9 @@ def _changed(resource: Resource, outcome: Usable | Problem, existing: Existing) 
     )
 
 
-def _ensure(resource: Resource, usable: Usable, existing: Existing, now: str) -> list[Action]:
+def _ensure(
+    resource: Resource, usable: Usable, existing: Existing, now: str, files: Mapping[str, bytes]
+) -> list[Action]:
     wanted = render.storage_class(usable.spec, owner=resource.owner, volume_id=usable.volume_id)
     actions: list[Action] = []
     if render.FINALIZER not in resource.finalizers:
@@ -135,9 +159,17 @@ def _ensure(resource: Resource, usable: Usable, existing: Existing, now: str) ->
     entry = render.config_entry(usable.spec)
     actions += _told(resource, existing, entry, wanted["mountOptions"], now)
     actions += _ensure_class(wanted, existing.storage_class)
+    # before the entry that tells clients of them
+    actions += _set_files(existing, {tls_key(usable.spec.storage.name, file): text for file, text in files.items()})
     if existing.config_entry != entry:
         actions.append(SetEntry(key=render.config_key(usable.spec.storage.name), text=entry))
     return actions
+
+
+def _set_files(existing: Existing, wanted: Mapping[str, bytes]) -> list[Action]:
+    if existing.files == wanted:
+        return []
+    return [SetFiles(files={**dict.fromkeys(existing.files), **wanted})]
 
 
 def _told(resource: Resource, existing: Existing, entry: str, options: list[str], now: str) -> list[Action]:
@@ -196,7 +228,7 @@ def _withdraw(resource: Resource, existing: Existing) -> list[Action]:
     """All that was made for the storage; what is another's stays."""
     if _taken(resource, existing) is not None:
         return []
-    actions: list[Action] = []
+    actions = _set_files(existing, {})  # first: whether there are any, the entry tells
     if existing.config_entry is not None:
         actions.append(SetEntry(key=render.config_key(StorageName(resource.name)), text=None))
     if existing.storage_class is not None:

@@ -50,6 +50,9 @@ class Reason(StrEnum):
     VOLUME_CHANGED = "VolumeChanged"
     HOST_UNREACHABLE = "HostUnreachable"
     UNEXPECTED_ANSWER = "UnexpectedAnswer"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a word
+    SECRET_UNUSABLE = "SecretUnusable"  # noqa: S105 - a word
+    TLS_MISMATCH = "TlsMismatch"
     VOLUME_NOT_FOUND = "VolumeNotFound"
     VOLUME_STOPPED = "VolumeStopped"
     UNSUPPORTED_VOLUME = "UnsupportedVolume"
@@ -114,7 +117,19 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     ),
     Reason.UNEXPECTED_ANSWER: (
         "Check that what listens on TCP port 24007 is glusterd, and that its management is not encrypted "
-        "(/var/lib/glusterd/secure-access): TLS is not supported yet."
+        "(/var/lib/glusterd/secure-access) where the storage has no spec.tls."
+    ),
+    Reason.SECRET_NOT_FOUND: (
+        "Make it in the namespace of this KadaluStorage: kubectl create secret generic NAME --from-file=tls.crt "
+        "--from-file=tls.key --from-file=ca.crt, with a certificate that the cluster's glusterfs.ca accepts. "
+        "Clients that run go on."
+    ),
+    Reason.SECRET_UNUSABLE: (
+        "It needs tls.crt, tls.key and ca.crt (or glusterfs.pem, glusterfs.key and glusterfs.ca), all in PEM form, and "
+        "the key without a password. Clients go on with what was usable before."
+    ),
+    Reason.TLS_MISMATCH: (
+        "spec.tls names the Secret; spec.tls.management: false is for a cluster that encrypts bricks alone."
     ),
     Reason.NOT_APPLIED: (
         "Check the operator's rights (kubectl apply -k manifests/ restores them), admission webhooks and policies."
@@ -145,6 +160,9 @@ _CONDITIONS: Final[Mapping[Reason, Condition]] = {
     Reason.VOLUME_CHANGED: Condition.ACCEPTED,
     Reason.HOST_UNREACHABLE: Condition.REACHABLE,
     Reason.UNEXPECTED_ANSWER: Condition.REACHABLE,
+    Reason.SECRET_NOT_FOUND: Condition.REACHABLE,
+    Reason.SECRET_UNUSABLE: Condition.REACHABLE,
+    Reason.TLS_MISMATCH: Condition.REACHABLE,
     Reason.VOLUME_NOT_FOUND: Condition.SUPPORTED,
     Reason.VOLUME_STOPPED: Condition.SUPPORTED,
     Reason.NOT_ENFORCED: Condition.QUOTA_ENFORCED,
@@ -166,6 +184,7 @@ _OF_ERRORS: Final[Mapping[type[errors.KadaluExtError], Reason]] = {
     errors.InvalidInputError: Reason.INVALID_SPEC,
     errors.ConflictError: Reason.NAME_TAKEN,
     errors.UnavailableError: Reason.HOST_UNREACHABLE,
+    errors.TlsError: Reason.TLS_MISMATCH,
     errors.WireError: Reason.UNEXPECTED_ANSWER,
     errors.VolfileError: Reason.UNEXPECTED_ANSWER,
     errors.NotFoundError: Reason.VOLUME_NOT_FOUND,

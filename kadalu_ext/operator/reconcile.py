@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kadalu_ext.errors import ConflictError, KubernetesError
+from kadalu_ext.errors import ConflictError, InvalidInputError, KubernetesError, NotFoundError
 from kadalu_ext.operator.actions import Action, Existing, PatchStatus, Problem, Resource, Usable
-from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
+from kadalu_ext.operator.plan import accept, needs_files, needs_pvs, plan, plan_removal
 from kadalu_ext.operator.pvs import Provisioned
+from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.render import FINALIZER
 from kadalu_ext.operator.report import report
 from kadalu_ext.operator.spec import StorageSpec, is_ours
+
+if TYPE_CHECKING:
+    from kadalu_ext.gluster.tls import Tls
 
 _ATTEMPTS: Final = 3
 
@@ -29,6 +33,8 @@ class Cluster(Protocol):
     def resource(self, namespace: str, name: str) -> Resource | None: ...
     def existing(self, resource: Resource) -> Existing: ...
     def pvs_of(self, name: str) -> tuple[str, ...]: ...
+    def tls(self, namespace: str, spec: StorageSpec) -> Tls | None: ...
+    def files(self, name: str) -> Mapping[str, bytes]: ...
     def apply(self, action: Action) -> None: ...
 
 
@@ -38,7 +44,7 @@ class Done:
 
     actions: what was done. gone: it is not there any more, or about to go. spec: what is asked for, if that is
     understood. outcome: what was found, if it was looked for. status: as it is now. provisioned: what is promised of
-    it, if that is known.
+    it, if that is known. tls: what its cluster was spoken to with.
     """
 
     actions: tuple[Action, ...] = ()
@@ -47,6 +53,7 @@ class Done:
     outcome: Usable | Problem | None = None
     status: Mapping[str, Any] = field(default_factory=dict)
     provisioned: Provisioned | None = None
+    tls: Tls | None = None
 
 
 class Reconciler:
@@ -59,7 +66,7 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
-        observe: Callable[[StorageSpec], Usable | Problem],
+        observe: Callable[[StorageSpec, Tls | None], Usable | Problem],
         provisioned: Callable[[str], Provisioned | None] = lambda _: None,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -86,7 +93,11 @@ class Reconciler:
     def _remove(self, resource: Resource) -> Done:
         if FINALIZER not in resource.finalizers:
             return Done(gone=True)
-        existing = replace(self._cluster.existing(resource), pvs=self._cluster.pvs_of(resource.name))
+        existing = replace(
+            self._cluster.existing(resource),
+            pvs=self._cluster.pvs_of(resource.name),
+            files=self._cluster.files(resource.name),
+        )
         actions, gone = plan_removal(resource, existing, now=_now())
         self._apply(actions)
         return Done(actions=tuple(actions), gone=gone, status=_status(resource, actions))
@@ -94,12 +105,15 @@ class Reconciler:
     def _once(self, resource: Resource) -> Done:
         existing = self._cluster.existing(resource)
         accepted = accept(resource, existing)
-        outcome = accepted if isinstance(accepted, Problem) else self._observe(accepted)
-        if needs_pvs(resource, outcome, existing):
-            existing = replace(existing, pvs=self._cluster.pvs_of(resource.name))
-        existing = replace(existing, provisioned=self._provisioned(resource.name))
-        actions = plan(resource, outcome, existing, now=_now())
         try:
+            outcome, tls = (accepted, None) if isinstance(accepted, Problem) else self._look(resource, accepted)
+            if needs_pvs(resource, outcome, existing):
+                existing = replace(existing, pvs=self._cluster.pvs_of(resource.name))
+            if needs_files(outcome, existing):
+                existing = replace(existing, files=self._cluster.files(resource.name))
+            existing = replace(existing, provisioned=self._provisioned(resource.name))
+            files = {} if tls is None else tls.files
+            actions = plan(resource, outcome, existing, now=_now(), files=files)
             self._apply(actions)
         except KubernetesError as error:
             # if the API server takes this: what it refused; if it takes nothing at all: the next time
@@ -112,7 +126,18 @@ class Reconciler:
             outcome=outcome,
             status=_status(resource, actions),
             provisioned=existing.provisioned,
+            tls=tls,
         )
+
+    def _look(self, resource: Resource, spec: StorageSpec) -> tuple[Usable | Problem, Tls | None]:
+        volume = spec.storage.volume
+        try:
+            tls = self._cluster.tls(resource.namespace, spec)
+        except NotFoundError as error:
+            return Problem(reason=Reason.SECRET_NOT_FOUND, details=str(error), volume=volume), None
+        except InvalidInputError as error:
+            return Problem(reason=Reason.SECRET_UNUSABLE, details=str(error), volume=volume), None
+        return self._observe(spec, tls), tls
 
     def _apply(self, actions: Iterable[Action]) -> None:
         for action in actions:

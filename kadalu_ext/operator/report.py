@@ -26,7 +26,7 @@ _GOOD: Final = {
     Condition.SUPPORTED: (Reason.VOLUME_USABLE, "sizes can be enforced on this volume"),
     Condition.READY: (Reason.STORAGE_READY, "claims of its StorageClass are served"),
 }
-_OUTAGES: Final = frozenset({Reason.HOST_UNREACHABLE, Reason.UNEXPECTED_ANSWER})
+_OUTAGES: Final = frozenset({Reason.HOST_UNREACHABLE, Reason.UNEXPECTED_ANSWER, Reason.TLS_MISMATCH})
 _TOLD_ONCE: Final = _OUTAGES | {Reason.HELD_BY_VOLUMES, Reason.ENFORCED_WHERE_UP, Reason.BRICK_UNPROVEN}
 """During an outage, which host fails first and in which way may differ each time; PVs of a storage that is being
 deleted go one by one: the status has the newest message, and one event is enough."""

@@ -22,6 +22,7 @@ from kadalu_ext.operator.options import parse_mount_options, parse_options
 from kadalu_ext.storage import (
     OVERCOMMIT_MAX,
     OVERCOMMIT_MIN,
+    Encryption,
     Storage,
     check_host,
     check_overcommit,
@@ -55,7 +56,8 @@ class StorageSpec:
     """What a KadaluStorage asks for, whole and normalised.
 
     native: True if PVs are directories of the volume (Kadalu's format); False if the whole volume is one PV.
-    tls_secret: name of the Secret with the client's certificate, or None for plain connections.
+    tls_secret: name of the Secret with the client's certificate, in the KadaluStorage's namespace; None if nothing of
+    the cluster is encrypted. What is, `storage.tls` says.
     mount_options: of the PVs' mounts in pods, among storage.MOUNT_OPTIONS.
     """
 
@@ -110,12 +112,6 @@ NOT_SERVED: Final = (
         instead="remove the field, or write quota: required",
     ),
     _NotServed(
-        field="spec.tls",
-        asked=lambda spec: spec.tls_secret is not None,
-        what="TLS to the gluster cluster",
-        instead="remove the field if the cluster takes plain connections",
-    ),
-    _NotServed(
         field="spec.pvReclaimPolicy",
         asked=lambda spec: spec.reclaim_policy is not ReclaimPolicy.DELETE,
         what="keeping the data of deleted claims",
@@ -156,6 +152,7 @@ def parse_spec(name: str, spec: object) -> StorageSpec:
             "gluster_volname: volume_name",
         )  # fmt: skip
     mount_options, options = _options(fields, detail)
+    tls_secret, tls = _tls(fields)
     return StorageSpec(
         storage=Storage(
             name=check_storage_name(name),
@@ -163,11 +160,12 @@ def parse_spec(name: str, spec: object) -> StorageSpec:
             volume=volume,
             options=options,
             overcommit=_overcommit(fields),
+            tls=tls,
         ),
         reclaim_policy=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
         native=_native(fields),
         quota=_choice(fields, "quota", Quota, Quota.REQUIRED),
-        tls_secret=_tls_secret(fields),
+        tls_secret=tls_secret,
         mount_options=mount_options,
     )
 
@@ -346,10 +344,10 @@ def _options(fields: _Fields, detail: _Fields) -> tuple[tuple[str, ...], dict[st
     return bind, options
 
 
-def _tls_secret(fields: _Fields) -> str | None:
+def _tls(fields: _Fields) -> tuple[str | None, Encryption]:
     if fields.take("tls") is None:
-        return None
-    tls = _Fields(fields.path("tls"), fields.take("tls"), ("secretName",))
+        return None, Encryption.NONE
+    tls = _Fields(fields.path("tls"), fields.take("tls"), ("secretName", "management"))
     name = tls.take("secretName")
     if not isinstance(name, str) or re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name, re.ASCII) is None:
         _refuse(
@@ -358,4 +356,11 @@ def _tls_secret(fields: _Fields) -> str | None:
             "the name of a Secret of this namespace",
             "tls: {secretName: gluster-client}",
         )
-    return name
+    management = tls.take("management")
+    if not (management is None or isinstance(management, bool)):
+        _refuse(
+            tls.path("management"), _shown(management),
+            "true (glusterd speaks TLS, the default), or false (bricks alone do)",
+            "tls: {secretName: gluster-client, management: false}",
+        )  # fmt: skip
+    return name, Encryption.BRICKS if management is False else Encryption.ALL

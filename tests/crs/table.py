@@ -44,6 +44,8 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
     },
     "all of ours": external(overcommit=1.5, quota="required", mountOptions=["noatime", "log_level=DEBUG", "rw"]),
     "an overcommit as a text": external(overcommit="0.5"),
+    "an encrypted cluster": external(tls={"secretName": "gluster-client"}),
+    "encrypted bricks alone": external(TLS={"secretname": "gluster-client", "Management": False}),
     "nulls, which are absent": external({**NODE, "gluster_hosts": None}, overcommit=None, tls=None),
     "options as a map": external({**NODE, "gluster_options": {"entry_timeout": 5, "use-readdirp": False}}),
 }
@@ -103,6 +105,10 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "an overcommit of nothing": (external(overcommit=0), "spec.overcommit: allowed: a ratio from 0.1 to 100"),
     "an overcommit beyond reason": (external(overcommit=1000), "spec.overcommit: allowed: a ratio from 0.1 to 100"),
     "an overcommit that is a word": (external(overcommit="twice"), "spec.overcommit: allowed: a ratio from 0.1"),
+    "tls of a word": (
+        external(tls={"secretName": "s", "management": "no"}),
+        "spec.tls.management: allowed: true (glusterd speaks TLS, the default) or false",
+    ),
     "tls without a secret": (external(tls={}), "spec.tls.secretName: missing, or not the name of a Secret"),
 }
 """Name, spec, and words of the API server's sentence. The operator's parser refuses each as well."""
@@ -125,7 +131,7 @@ BY_CONDITION: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "an overcommit that is true": (external(overcommit=[1]), "spec.overcommit: '[1]' is not allowed; allowed: a ratio"),
     "a detail of tls": (
         external(tls={"secretName": "s", "ca": "x"}),
-        "spec.tls.ca: unknown field; allowed: secretName",
+        "spec.tls.ca: unknown field; allowed: secretName, management",
     ),
 }
 """Name, spec, and words of the condition Accepted: what the API server's rules let through."""

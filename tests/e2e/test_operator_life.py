@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.e2e.story import NAMESPACE, VOLUME, Story, claim_manifest, condition
-from tests.testbed import paths
+from kadalu_ext.gluster.tls import CERTIFICATE
+from kadalu_ext.layout import pv_path
+from kadalu_ext.operator.secrets import KEYS
+from kadalu_ext.storage import TLS_FILES
+from tests.certificates import Authority
+from tests.e2e.story import NAMESPACE, VOLUME, Story, claim_manifest, condition, finding
+from tests.integration.encrypted import encrypted
+from tests.testbed import deb, paths
 
 LIFE = "life"
+SAFE = "safe"
 LIFE_CLASS = f"kadalu.external.{LIFE}"
 OPERATOR = "deploy/kadalu-ext-operator"
 PROGRAM = "bin/kadalu-ext-operator"
@@ -238,6 +248,66 @@ def test_it_has_no_privilege_and_its_image_is_read_only(installed: Story) -> Non
     assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
     root = next(line for line in inside("/proc/1/mountinfo").splitlines() if line.split()[4] == "/")
     assert "ro" in root.split()[5].split(","), root
+
+
+@pytest.fixture
+def safe(installed: Story, tmp_path: Path) -> Iterator[tuple[Story, Authority]]:
+    """The whole cluster encrypted, with one more volume; storages in the clear have an outage meanwhile."""
+    authority = Authority(tmp_path)
+    installed.hosts.create_volume(SAFE, "replica 3", installed.names)
+    deb.install(installed.hosts, [VOLUME, SAFE])
+    try:
+        with encrypted(installed.hosts, authority, tmp_path, SAFE):
+            yield installed, authority
+    finally:
+        installed.kube.kubectl("delete", "kds", SAFE, "-n", "default", "--ignore-not-found", timeout=300)
+        installed.kube.kubectl("delete", "secret", SAFE, "-n", "default", "--ignore-not-found")
+        installed.hosts.delete_volume(SAFE)
+        deb.install(installed.hosts, [VOLUME])
+
+
+def give(story: Story, files: dict[str, bytes]) -> None:
+    """The Secret that the storage names."""
+    data = {key: base64.b64encode(files[file]).decode() for file, key in KEYS.items()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": data}
+    story.apply({**secret, "metadata": {"name": SAFE, "namespace": "default"}})
+
+
+def test_a_claim_of_an_encrypted_cluster_is_bound_and_written_and_its_certificate_renewed(
+    safe: tuple[Story, Authority],
+) -> None:
+    story, authority = safe
+
+    def failed(reason: str) -> Any:
+        return story.wait(reason, lambda: finding(story.get("kds", SAFE), "Ready").get("reason") == reason)
+
+    def handed_on() -> bytes:
+        return base64.b64decode(story.get("secret", TLS_FILES, "-n", NAMESPACE)["data"][f"{SAFE}.crt"])
+
+    story.apply(storage(SAFE, volume=SAFE))
+    failed("TlsMismatch")
+    story.apply(storage(SAFE, volume=SAFE, tls={"secretName": SAFE}))
+    failed("SecretNotFound")
+    give(story, authority.issue("client"))
+    ready(story, SAFE)
+    story.apply(claim_manifest(SAFE, 16, f"kadalu.external.{SAFE}"))
+    story.wait_bound(SAFE)
+    pod = yaml.safe_load((paths.REPOSITORY / "examples" / "pod.yaml").read_text())
+    pod["metadata"]["name"] = SAFE
+    pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = SAFE
+    story.apply(pod)
+    story.wait_running(SAFE)
+    story.in_pod(SAFE, "sh", "-c", "echo secret > /data/file")
+    pv = story.get("pvc", SAFE)["spec"]["volumeName"]
+    assert story.on("brick2", "cat", f"/bricks/{SAFE}/{pv_path(pv)}/file") == "secret"
+    renewed = authority.issue("renewed")
+    give(story, renewed)
+    story.wait("the renewed certificate to be handed on", lambda: handed_on() == renewed[CERTIFICATE])
+    story.kube.kubectl("delete", "pod", SAFE, "--grace-period=0", "--force")
+    story.kube.kubectl("delete", "pvc", SAFE)
+    story.wait("the PV to be gone", lambda: pv not in story.kube.kubectl("get", "pv", "-o", "name"))
+    story.kube.kubectl("delete", "kds", SAFE, "-n", "default", timeout=300)
+    assert not story.get("secret", TLS_FILES, "-n", NAMESPACE).get("data")
 
 
 def test_every_right_that_it_has_is_used_and_it_asked_for_no_other(installed: Story) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from kadalu_ext.errors import ConflictError, KadaluExtError
+from kadalu_ext.errors import ConflictError, InvalidInputError, KadaluExtError, NotFoundError
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.gluster.tls import CA, CERTIFICATE, KEY, Tls
 from kadalu_ext.operator import actions, render
 from kadalu_ext.operator.actions import Action, BrickSeen, Existing, Problem, Resource, Usable
+from kadalu_ext.operator.secrets import KEYS
 from kadalu_ext.operator.spec import StorageSpec, parse_spec
 from kadalu_ext.storage import StorageName, storage_class_name
 from kadalu_ext.units import GIB
@@ -72,6 +74,10 @@ class FakeCluster:
         self.events: dict[str, tuple[str, str]] = {}
         """Reason and message, by the event's name."""
         self.pvs: tuple[str, ...] = ()
+        self.secrets: dict[str, dict[str, bytes]] = {}
+        """Data, by namespace and name with a slash."""
+        self.secret_of_files: dict[str, bytes] = {}
+        self.spoken: Tls | None = None
         self.applied: list[Action] = []
         self.volume: Usable | Problem = usable()
         self.asked = 0
@@ -79,8 +85,9 @@ class FakeCluster:
         """After so many actions the operator is killed."""
         self.refused: dict[type[Action], KadaluExtError] = {}
 
-    def observe(self, spec: StorageSpec) -> Usable | Problem:
+    def observe(self, spec: StorageSpec, tls: Tls | None) -> Usable | Problem:
         self.asked += 1
+        self.spoken = tls
         return replace(self.volume, spec=spec) if isinstance(self.volume, Usable) else self.volume
 
     def resource(self, namespace: str, name: str) -> Resource | None:
@@ -94,6 +101,20 @@ class FakeCluster:
             config_entry=self.entries.get(f"{resource.name}.json"),
             owner_lives=owner is None or tuple(owner.split("/")) in self.resources,
         )
+
+    def tls(self, namespace: str, spec: StorageSpec) -> Tls | None:
+        if spec.tls_secret is None:
+            return None
+        where = f"{namespace}/{spec.tls_secret}"
+        if where not in self.secrets:
+            raise NotFoundError(f"there is no Secret {where}")
+        data = {file: self.secrets[where].get(key, b"").decode() for file, key in KEYS.items()}
+        if not all(data.values()):
+            raise InvalidInputError(f"Secret {where}: a key is missing")
+        return Tls(certificate=data[CERTIFICATE], key=data[KEY], ca=data[CA])
+
+    def files(self, name: str) -> dict[str, bytes]:
+        return {key: text for key, text in self.secret_of_files.items() if key.rpartition(".")[0] == name}
 
     def pvs_of(self, name: str) -> tuple[str, ...]:
         return self.pvs
@@ -120,6 +141,9 @@ class FakeCluster:
                 del self.entries[key]
             case actions.SetEntry(key=key, text=text):
                 self.entries[key] = str(text)
+            case actions.SetFiles(files=files):
+                kept = {**self.secret_of_files, **files}
+                self.secret_of_files = {key: text for key, text in kept.items() if text is not None}
             case actions.PatchStatus(namespace=namespace, name=name, status=status):
                 old = self.resources[namespace, name]
                 merged = {key: value for key, value in {**old.status, **status}.items() if value is not None}

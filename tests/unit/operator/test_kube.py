@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +14,22 @@ import pytest
 import urllib3
 from kubernetes import client
 
-from kadalu_ext.errors import ConflictError, GoneError, KadaluExtError, KubernetesError
+from kadalu_ext.errors import (
+    ConflictError,
+    GoneError,
+    InvalidInputError,
+    KadaluExtError,
+    KubernetesError,
+    NotFoundError,
+)
+from kadalu_ext.gluster.tls import CA, KEY
 from kadalu_ext.operator import kube
-from kadalu_ext.operator.actions import SetFinalizers
+from kadalu_ext.operator.actions import SetFiles, SetFinalizers
 from kadalu_ext.operator.render import FINALIZER
+from kadalu_ext.operator.spec import StorageSpec, parse_spec
+from kadalu_ext.storage import TLS_FILES
+from tests.certificates import Authority
+from tests.unit.operator.samples import SPEC
 
 FORBIDDEN = json.dumps({"message": 'storageclasses is forbidden: User "x" cannot create'})
 
@@ -56,6 +71,94 @@ def test_an_api_server_that_is_away_is_an_error_of_ours() -> None:
 
     with pytest.raises(KubernetesError, match="did not read it: ReadTimeoutError"):
         kube._call("read it", away)
+
+
+def spec_of(**tls: object) -> StorageSpec:
+    return parse_spec("ext", {**SPEC, "tls": {"secretName": "client", **tls}})
+
+
+class Secrets:
+    """Secrets of any namespace, by name; what is patched is remembered."""
+
+    def __init__(self, kubernetes: kube.Kube, **secrets: dict[str, bytes]) -> None:
+        self.secrets = secrets
+        self.written: list[tuple[str, Any]] = []
+        for verb in ("read", "patch", "create"):
+            setattr(kubernetes._core, f"{verb}_namespaced_secret", getattr(self, verb))
+
+    def read(self, name: str, namespace: str, **_: Any) -> Any:
+        if name not in self.secrets:
+            raise client.ApiException(status=404)
+        data = {key: base64.b64encode(text).decode() for key, text in self.secrets[name].items()}
+        return SimpleNamespace(data=data)
+
+    def patch(self, name: str, namespace: str, body: Any, **_: Any) -> Any:
+        self.written.append((name, body))
+        if name not in self.secrets:
+            raise client.ApiException(status=404)
+        return object()
+
+    def create(self, namespace: str, body: Any, **_: Any) -> Any:
+        self.written.append(("new", body["data"]))
+        return object()
+
+
+@pytest.fixture
+def cluster() -> kube.Kube:
+    return kube.Kube(client.ApiClient(client.Configuration()), namespace="kadalu-ext")
+
+
+@pytest.mark.parametrize(
+    "names", [("tls.crt", "tls.key", "ca.crt"), ("glusterfs.pem", "glusterfs.key", "glusterfs.ca")]
+)
+def test_a_secret_is_read_by_kubernetes_names_and_by_glusters(
+    cluster: kube.Kube, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    issued = Authority(tmp_path).issue("client")
+    Secrets(cluster, client=dict(zip(names, issued.values(), strict=True)))
+    tls = cluster.tls("default", spec_of(management=False))
+    assert tls is not None
+    assert (tls.files, tls.management) == (issued, False)
+
+
+def test_a_secret_of_no_use_is_refused_with_its_name_the_key_and_nothing_of_what_it_holds(
+    cluster: kube.Kube, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFoundError, match="there is no Secret default/client"):
+        Secrets(cluster) and cluster.tls("default", spec_of())
+    one, other = (Authority(tmp_path).issue(name) for name in ("one", "other"))
+    for data, words in (
+        ({}, r"Secret default/client: it has no tls\.crt \(or glusterfs\.pem\)"),
+        (one | {KEY: b"secret-text"}, r"are not a certificate and its unencrypted key"),
+        (one | {KEY: other[KEY]}, r"are not a certificate .* \(KEY_VALUES_MISMATCH\)"),
+        (one | {CA: b"secret-text"}, r"glusterfs\.ca is not a list of certificates"),
+    ):
+        Secrets(cluster, client=data)
+        with pytest.raises(InvalidInputError, match=words) as caught:
+            cluster.tls("default", spec_of())
+        assert "secret-text" not in str(caught.value)
+
+
+def test_only_the_files_of_that_very_storage_are_read_and_written(cluster: kube.Kube) -> None:
+    secrets = Secrets(cluster, **{TLS_FILES: {"ext.crt": b"1", "ext.b.crt": b"2", "ext.json": b"3"}})
+    assert cluster.files("ext") == {"ext.crt": b"1"}
+    cluster.apply(SetFiles(files={"ext.crt": b"new", "ext.key": None}))
+    assert secrets.written == [(TLS_FILES, {"data": {"ext.crt": "bmV3", "ext.key": None}})]
+
+
+def test_the_secret_of_files_is_made_when_there_is_something_to_put_into_it(cluster: kube.Kube) -> None:
+    secrets = Secrets(cluster)
+    cluster.apply(SetFiles(files={"ext.crt": None}))
+    cluster.apply(SetFiles(files={"ext.crt": b"new", "ext.key": None}))
+    assert [body for name, body in secrets.written if name == "new"] == [{"ext.crt": "bmV3"}]
+
+
+def test_the_clients_own_log_lines_never_have_an_answer_in_them(cluster: kube.Kube) -> None:
+    logging.getLogger().setLevel(logging.DEBUG)
+    try:
+        assert not logging.getLogger("kubernetes.client.rest").isEnabledFor(logging.DEBUG)
+    finally:
+        logging.getLogger().setLevel(logging.WARNING)
 
 
 def test_only_pvs_of_that_very_storage_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from kadalu_ext.operator import kube, main, render
 from kadalu_ext.operator.actions import PatchStatus, Problem
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.report import report
-from kadalu_ext.storage import CONFIG_MAP, PROVISIONER
+from kadalu_ext.storage import CONFIG_MAP, PROVISIONER, TLS_FILES
 from tests.unit.operator.samples import NOW, resource, usable
 
 ROOT = Path(__file__).parents[3]
@@ -99,7 +99,7 @@ def test_the_config_map_is_the_operators_and_no_other_may_be_changed_by_it() -> 
     rules = one("Role", "kadalu-ext-operator")["rules"]
     assert {tuple(rule["verbs"]) for rule in rules if "resourceNames" not in rule} == {("create",)}
     named = {rule["resources"][0]: rule["resourceNames"] for rule in rules if "resourceNames" in rule}
-    assert named == {"configmaps": [CONFIG_MAP], "leases": [kube.LEASE]}
+    assert named == {"configmaps": [CONFIG_MAP], "secrets": [TLS_FILES], "leases": [kube.LEASE]}
     for name in ("kadalu-ext-controller", "kadalu-ext-node"):
         (workload,) = (o for o in WORKLOADS if o["metadata"]["name"] == name)
         volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}

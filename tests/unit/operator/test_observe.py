@@ -11,12 +11,15 @@ from kadalu_ext.errors import HostSilentError, KadaluExtError, VolumeStoppedErro
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.support import BLOCK_META
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.operator import observe
 from kadalu_ext.operator.actions import Problem, Usable
 from kadalu_ext.operator.observe import Observer
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done
+from kadalu_ext.operator.spec import StorageSpec
 from kadalu_ext.units import GIB
+from tests.unit.operator.samples import SPEC as SAMPLE
 from tests.unit.operator.samples import VOLUME_ID, usable
 
 SPEC = usable().spec
@@ -67,9 +70,10 @@ class FakeProbe:
     opened: ClassVar[list[FakeProbe]] = []
     block_hosting: ClassVar[bool] = False
 
-    def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float) -> None:
+    def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float, *, tls: Tls | None) -> None:
         self.bricks = geometry.bricks
         self.closed = False
+        self.tls = tls
         self.opened.append(self)
 
     def stat_directory(self, path: str, attribute: Attribute | None = None) -> list[BrickAnswer]:
@@ -95,14 +99,20 @@ def bricks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def observed(
-    monkeypatch: pytest.MonkeyPatch, volfile: str, error: KadaluExtError | None = None, by: Observer | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    volfile: str,
+    error: KadaluExtError | None = None,
+    by: Observer | None = None,
+    *,
+    spec: StorageSpec = SPEC,
+    tls: Tls | None = None,
 ) -> Usable | Problem:
-    def first_answer(hosts: Iterable[str], call: Callable[[Any], Any], timeout_s: float) -> Any:
+    def first_answer(hosts: Iterable[str], call: Callable[[Any], Any], timeout_s: float, *, tls: Tls | None) -> Any:
         assert list(hosts) == ["node1"]
         return call(FakeGlusterd(volfile, error))
 
     monkeypatch.setattr(observe, "first_answer", first_answer)
-    return (by or Observer())(SPEC)
+    return (by or Observer())(spec, tls)
 
 
 def test_a_replicated_volume_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,3 +172,29 @@ def test_a_volume_of_gluster_block_is_a_problem(monkeypatch: pytest.MonkeyPatch)
     seen = observed(monkeypatch, CLIENTS + REPLICA + DHT.format("v-replicate-0"))
     assert isinstance(seen, Problem)
     assert seen.reason is Reason.BLOCK_HOSTING
+
+
+@pytest.mark.parametrize(
+    ("ssl", "tls", "words"),
+    [
+        ("on", None, "the volume wants TLS (client.ssl is on) and the storage has none"),
+        ("off", {"secretName": "s", "management": False}, "client.ssl is off: nothing would be"),
+    ],
+)
+def test_a_volume_and_a_storage_that_differ_about_tls_are_a_problem_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, ssl: str, tls: object, words: str
+) -> None:
+    option = f"    option transport.socket.ssl-enabled {ssl}\nend-volume"
+    volfile = CLIENTS.replace("end-volume", option) + REPLICA + DHT.format("v-replicate-0")
+    spoken = None if tls is None else Tls(certificate="c", key="k", ca="a", management=False)
+    seen = observed(monkeypatch, volfile, spec=usable({**SAMPLE, "tls": tls}).spec, tls=spoken)
+    assert isinstance(seen, Problem)
+    assert seen.reason is Reason.TLS_MISMATCH
+    assert words in seen.message
+
+
+def test_bricks_are_spoken_to_with_the_newest_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    observer, volfile = Observer(), CLIENTS + REPLICA + DHT.format("v-replicate-0")
+    for key in ("1", "1", "2"):
+        observed(monkeypatch, volfile, by=observer, tls=Tls(certificate="c", key=key, ca="a"))
+    assert [probe.tls.key for probe in FakeProbe.opened if probe.tls] == ["1", "2"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from kadalu_ext.errors import ConflictError, KubernetesError
-from kadalu_ext.operator.actions import CreateStorageClass, PatchStatus, Problem
+from kadalu_ext.operator.actions import CreateStorageClass, PatchStatus, Problem, SetFiles
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done, Reconciler
 from tests.unit.operator.samples import SPEC, FakeCluster, resource, usable
@@ -194,3 +194,70 @@ def test_an_operator_that_lost_the_lease_while_it_looked_writes_nothing() -> Non
     with pytest.raises(KubernetesError, match="no Lease any more"):
         operator.reconcile("default", "ext")
     assert len(cluster.applied) == 2
+
+
+SAFE = {**SPEC, "tls": {"secretName": "client"}}
+SECRET = {"tls.crt": b"certificate", "tls.key": b"key 1", "ca.crt": b"ca"}
+FILES = {"ext.crt": b"certificate", "ext.key": b"key 1", "ext.ca": b"ca"}
+
+
+@pytest.fixture
+def safe() -> FakeCluster:
+    """A storage with TLS and its Secret, beside another one that has some."""
+    cluster = FakeCluster(resource(SAFE))
+    cluster.secrets["default/client"] = dict(SECRET)
+    cluster.secret_of_files = {"other.key": b"of another storage"}
+    return cluster
+
+
+def test_the_files_of_a_secret_are_spoken_with_handed_on_renewed_and_gone_with_the_storage(safe: FakeCluster) -> None:
+    operator_of(safe).reconcile("default", "ext")
+    assert safe.secret_of_files == {"other.key": b"of another storage", **FILES}
+    assert safe.spoken is not None and safe.spoken.key == "key 1"
+    assert json.loads(safe.entries["ext.json"])["tls"] == "all"
+    assert operator_of(safe).reconcile("default", "ext").actions == ()
+    safe.secrets["default/client"]["tls.key"] = b"key 2"
+    assert operator_of(safe).reconcile("default", "ext").actions == (SetFiles(files={**FILES, "ext.key": b"key 2"}),)
+    safe.delete("default", "ext")
+    assert operator_of(safe).reconcile("default", "ext").gone
+    assert safe.secret_of_files == {"other.key": b"of another storage"}
+
+
+@pytest.mark.parametrize(("data", "reason"), [(None, "SecretNotFound"), ({"tls.crt": b"c"}, "SecretUnusable")])
+def test_a_secret_that_is_of_no_use_is_an_outage_in_which_clients_keep_what_they_have(
+    safe: FakeCluster, data: dict[str, bytes] | None, reason: str
+) -> None:
+    operator_of(safe).reconcile("default", "ext")
+    safe.secrets = {} if data is None else {"default/client": data}
+    done = operator_of(safe).reconcile("default", "ext")
+    assert (ready(safe), list(safe.classes)) == (("False", reason), [CLASS])
+    assert "default/client" in str(done.outcome)
+    assert safe.secret_of_files == {"other.key": b"of another storage", **FILES}
+
+
+def test_a_certificate_that_the_cluster_refuses_is_not_handed_on(safe: FakeCluster) -> None:
+    operator_of(safe).reconcile("default", "ext")
+    safe.secrets["default/client"]["tls.crt"] = b"refused"
+    safe.volume = Problem(reason=Reason.TLS_MISMATCH, details="node1 does not accept our certificate")
+    operator_of(safe).reconcile("default", "ext")
+    assert (ready(safe)[1], safe.secret_of_files["ext.crt"]) == ("TlsMismatch", b"certificate")
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_killed_after_any_step_no_file_outlives_the_end_of_tls(safe: FakeCluster, steps: int) -> None:
+    operator_of(safe).reconcile("default", "ext")
+    safe.resources["default", "ext"] = replace(safe.resources["default", "ext"], spec=SPEC)
+    safe.applies_left = steps
+    with suppress(SystemExit):
+        operator_of(safe).reconcile("default", "ext")
+    safe.applies_left = 1000
+    operator_of(safe).reconcile("default", "ext")
+    assert safe.secret_of_files == {"other.key": b"of another storage"}
+    assert json.loads(safe.entries["ext.json"])["tls"] == "none"
+    assert safe.spoken is None
+
+
+def test_nothing_of_a_secret_is_in_what_is_told_or_can_be_printed(safe: FakeCluster) -> None:
+    done = operator_of(safe).reconcile("default", "ext")
+    told = repr((done, safe.events, safe.resources))
+    assert not any(text.decode() in told for text in SECRET.values() if text != b"ca")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.operator.spec import NOT_SERVED, StorageSpec, not_served, parse_spec
-from kadalu_ext.storage import from_json, to_json
+from kadalu_ext.storage import Encryption, from_json, to_json
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "storage-config.yaml"
 NODE = {"gluster_node": "node1", "gluster_volname": "v"}
@@ -137,6 +137,21 @@ def test_what_is_wrong_is_refused_with_its_path_and_what_is_allowed(spec: object
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("tls", "encrypted"),
+    [
+        (None, Encryption.NONE),
+        ({"secretName": "s"}, Encryption.ALL),
+        ({"secretName": "s", "management": True}, Encryption.ALL),
+        ({"SecretName": "s", "management": False}, Encryption.BRICKS),
+    ],
+)
+def test_what_is_encrypted_is_all_unless_it_is_bricks_alone(tls: object, encrypted: Encryption) -> None:
+    spec = parsed(external(tls=tls))
+    assert (spec.storage.tls, spec.tls_secret) == (encrypted, "s" if tls else None)
+    assert not_served(spec) is None
+
+
 @pytest.mark.parametrize("ratio", [1.5, "1.5"])
 def test_an_overcommit_is_a_number_or_its_text(ratio: object) -> None:
     assert parsed(external(overcommit=ratio)).storage.overcommit == 1.5
@@ -159,7 +174,6 @@ def test_a_name_too_long_for_a_storage_is_refused() -> None:
     [
         ({"kadalu-format": False}, "spec.kadalu-format"),
         ({"quota": "none"}, "spec.quota"),
-        ({"tls": {"secretName": "client"}}, "spec.tls"),
         ({"pvReclaimPolicy": "Retain"}, "spec.pvReclaimPolicy"),
     ],
 )

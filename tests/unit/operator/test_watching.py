@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.operator.metrics import Key
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.watching import HOSTS, GlusterWatcher
-from tests.unit.operator.samples import usable
+from tests.unit.operator.samples import SPEC, usable
 
 EXT: Key = ("default", "ext")
 
@@ -17,9 +19,11 @@ class FakeHosts:
 
     def __init__(self) -> None:
         self.listening: dict[int, tuple[tuple[str, ...], Callable[[str], None]]] = {}
+        self.spoken: Tls | None = None
         self.count = 0
 
-    def listen(self, hosts: Sequence[str], listener: Callable[[str], None]) -> Callable[[], None]:
+    def listen(self, hosts: Sequence[str], listener: Callable[[str], None], *, tls: Tls | None) -> Callable[[], None]:
+        self.spoken = tls
         self.count += 1
         number = self.count
         self.listening[number] = (tuple(hosts), listener)
@@ -55,6 +59,18 @@ def test_other_hosts_are_listened_to_instead_and_none_when_the_storage_is_gone()
     watcher.forget(EXT)
     watcher.forget(EXT)
     assert hosts.hosts() == []
+
+
+def test_an_encrypted_cluster_is_listened_to_with_what_was_found_for_it() -> None:
+    hosts = FakeHosts()
+    watcher = GlusterWatcher(hosts.listen, lambda _: None)
+    done = replace(asked_for("a"), spec=usable({**SPEC, "tls": {"secretName": "s"}}).spec)
+    watcher.watch(EXT, done)
+    assert hosts.hosts() == []
+    for key in ("1", "2"):
+        tls = Tls(certificate="c", key=key, ca="ca")
+        watcher.watch(EXT, replace(done, tls=tls))
+        assert (hosts.hosts(), hosts.spoken) == ([("node1",)], tls)
 
 
 def test_not_all_of_many_hosts_are_listened_to() -> None:
