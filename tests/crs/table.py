@@ -44,7 +44,7 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
     },
     "all of ours": external(overcommit=1.5, quota="required", mountOptions=["noatime", "log_level=DEBUG", "rw"]),
     "an overcommit as a text": external(overcommit="0.5"),
-    "an encrypted cluster": external(tls={"secretName": "gluster-client"}),
+    "an encrypted cluster": external(tls={"secretName": "gluster-client", "management": None}),
     "encrypted bricks alone": external(TLS={"secretname": "gluster-client", "Management": False}),
     "nulls, which are absent": external({**NODE, "gluster_hosts": None}, overcommit=None, tls=None),
     "options as a map": external({**NODE, "gluster_options": {"entry_timeout": 5, "use-readdirp": False}}),
