@@ -185,7 +185,7 @@ class Feed:
                 ports=self._ports if source.tells_ports else None,
             )
         )
-        pushed = self._server.serve(text)
+        pushed = self._server.serve(source.volume, text)
         self._hidden = hidden
         return pushed
 

@@ -129,6 +129,13 @@ def getspec_request(volfile_id: str) -> bytes:
     return xdr.u32(0) + xdr.string(volfile_id) + xdr.opaque(wiredict.encode_text(_OP_VERSIONS))
 
 
+def read_getspec_request(body: bytes) -> str:
+    """Which volfile is asked for. Raises: WireError."""
+    reader = xdr.Reader(body)
+    reader.u32()  # flags
+    return reader.string()
+
+
 def getspec_reply(volfile: str) -> bytes:
     """gf_getspec_rsp: op_ret is the text's length."""
     text = volfile.encode("utf-8", "surrogateescape")

@@ -23,28 +23,34 @@ _MAX_PATH_BYTES: Final = 107
 
 
 class VolfileServer:
-    """Serves one volfile, whatever its clients ask for, at `path` (mode 0600). Thread-safe."""
+    """Serves the volfile of one volume at a time, at `path` (mode 0600). Thread-safe.
+
+    A client of another volume, left from earlier, is told that there is none: it goes on with what it has. To be
+    given this one's would put the wrong data under its pods.
+    """
 
     def __init__(self, path: str) -> None:
         if len(os.fsencode(path)) > _MAX_PATH_BYTES:
             raise InvalidInputError(f"{path}: longer than a unix socket's path may be ({_MAX_PATH_BYTES} bytes)")
         self.path = path
         self._lock = threading.Lock()
-        self._volfile: str | None = None
+        self._served: tuple[str, str] | None = None
+        """The volume's name, and its volfile."""
         self._listener: socket.socket | None = None
         self._clients: set[_Connection] = set()
         self._xids = itertools.count(1)
 
-    def serve(self, volfile: str) -> bool:
-        """Serves `volfile` from now on and tells connected clients if it differs from what was served; True if so.
+    def serve(self, volume: str, volfile: str) -> bool:
+        """Serves `volfile` to clients of `volume` from now on, and tells those that are connected if it differs from
+        what was served; True if so.
 
         Listens from the first call on: before that clients are refused, and come back.
         Raises: OSError if the socket cannot be made.
         """
         with self._lock:
-            if volfile == self._volfile:
+            if (volume, volfile) == self._served:
                 return False
-            self._volfile = volfile
+            self._served = volume, volfile
             if self._listener is None:
                 self._listen()
             clients = tuple(self._clients)
@@ -55,7 +61,7 @@ class VolfileServer:
     def close(self) -> None:
         """Stops serving. Clients go on with what they have, and come back when another server is at the path."""
         with self._lock:
-            listener, self._listener, self._volfile = self._listener, None, None
+            listener, self._listener, self._served = self._listener, None, None
             clients = tuple(self._clients)
         if listener is not None:
             # close() alone would not wake the thread that accepts
@@ -111,9 +117,10 @@ class VolfileServer:
     def _answer(self, call: oncrpc.Call) -> bytes:
         if call.procedure != messages.GETSPEC:
             return oncrpc.encode_unavailable(call.xid)
+        wanted = messages.read_getspec_request(call.args)
         with self._lock:
-            volfile = self._volfile
-        body = messages.getspec_refusal(errno.ENOENT) if volfile is None else messages.getspec_reply(volfile)
+            volume, volfile = self._served or ("", "")
+        body = messages.getspec_reply(volfile) if wanted == volume else messages.getspec_refusal(errno.ENOENT)
         return oncrpc.encode_reply(call.xid, body)
 
 

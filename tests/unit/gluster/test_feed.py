@@ -57,7 +57,7 @@ def feed(world: World, tmp_path: Path) -> Iterator[Feed]:
 
 def brick(feed: Feed) -> dict[str, str]:
     """The options that a client is given for the one brick."""
-    return dict(volfile.parse(getspec(os.fsencode(feed.path))).xlators[0].options)
+    return dict(volfile.parse(getspec(os.fsencode(feed.path), "v")).xlators[0].options)
 
 
 def test_a_host_that_is_silent_at_the_start_is_refused_until_it_answers(feed: Feed, world: World) -> None:

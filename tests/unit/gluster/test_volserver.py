@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -34,8 +35,8 @@ class Client:
             self._deframer.feed(data)
         return oncrpc.decode(record)
 
-    def getspec(self) -> object:
-        reply = self.ask(messages.GETSPEC, messages.getspec_request("vol"))
+    def getspec(self, volume: str = "vol") -> object:
+        reply = self.ask(messages.GETSPEC, messages.getspec_request(volume))
         assert isinstance(reply, oncrpc.Accepted) and reply.xid == 9
         return messages.read_getspec_reply(reply.body)
 
@@ -49,7 +50,7 @@ def server(tmp_path: Path) -> Iterator[VolfileServer]:
 
 @pytest.fixture
 def client(server: VolfileServer) -> Iterator[Client]:
-    server.serve("volume one")
+    server.serve("vol", "volume one")
     client = Client(server.path)
     yield client
     client.socket.close()
@@ -61,11 +62,19 @@ def test_a_client_gets_the_volfile(client: Client) -> None:
 
 def test_a_changed_volfile_is_pushed_and_an_unchanged_one_is_not(server: VolfileServer, client: Client) -> None:
     client.getspec()
-    assert not server.serve("volume one")
-    assert server.serve("volume two")
+    assert not server.serve("vol", "volume one")
+    assert server.serve("vol", "volume two")
     pushed = client.hear()
     assert isinstance(pushed, oncrpc.Call) and pushed.procedure == messages.FETCHSPEC
     assert client.getspec() == "volume two"
+
+
+def test_a_client_of_another_volume_is_not_told_to_switch_to_this_one(server: VolfileServer, client: Client) -> None:
+    assert client.getspec("other") == messages.Refused(errno=errno.ENOENT)
+    server.serve("other", "volume of the other")
+    assert isinstance(client.hear(), oncrpc.Call)
+    assert client.getspec("vol") == messages.Refused(errno=errno.ENOENT)
+    assert client.getspec("other") == "volume of the other"
 
 
 def test_a_call_that_is_not_served_is_answered_so(client: Client) -> None:
@@ -88,7 +97,7 @@ def test_only_root_may_connect(client: Client, server: VolfileServer) -> None:
 
 def test_another_server_takes_over_the_path_of_one_that_was_killed(server: VolfileServer, client: Client) -> None:
     successor = VolfileServer(server.path)
-    successor.serve("volume three")
+    successor.serve("vol", "volume three")
     later = Client(server.path)
     assert later.getspec() == "volume three"
     later.socket.close()
