@@ -11,14 +11,14 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from kadalu_ext.errors import HostSilentError, HostUnreachableError, TlsError, VolfileError, WireError
 from kadalu_ext.gluster import volfile
-from kadalu_ext.gluster.client import Glusterd, first_answer
+from kadalu_ext.gluster.client import SHARED, Glusterd, first_answer
 from kadalu_ext.gluster.clientvolfile import Brick, TlsFiles, brick, client_volfile, wants_tls
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.oncrpc import Procedure
@@ -31,7 +31,14 @@ TIMEOUT_S: Final = 1.0
 """How long a host may take. One that is alive answers within milliseconds."""
 
 REFRESH_S: Final = 5.0
-"""How often whoever owns a Feed lets it look for a changed volfile, and for hidden hosts that answer again."""
+"""How often whoever owns a Feed lets it look for a changed volfile, and for hidden hosts that answer again; for what
+glusterd tells of, only a net."""
+
+SETTLE_S: Final = 0.2
+"""glusterd tells of one change several times within moments: so long to wait before the next look."""
+
+_LISTENED: Final = 4
+"""So many of a volume's hosts are listened to: every glusterd of a pool tells of every change."""
 
 _NAME_LETTERS: Final = 16
 
@@ -120,11 +127,22 @@ def probe(source: Source, volume: Volfile, among: frozenset[str] | None) -> Prob
     )
 
 
+class Listen(Protocol):
+    """hosts.Hosts.listen: whom to call with a host's name when its glusterd tells of a change; returns what ends it."""
+
+    def __call__(
+        self, hosts: Sequence[str], listener: Callable[[str], None], /, *, tls: Tls | None
+    ) -> Callable[[], None]: ...
+
+
 class Feed:
     """The volfile of one storage's clients, at the unix socket `path` in a directory that only we can enter.
 
-    Thread-safe. Both calls raise what `fetch` does, and OSError if the socket cannot be made; clients that are
-    connected go on with what they have then.
+    told: called, in any thread, when glusterd tells that volfiles changed: from the first `refresh` until `rest`. Not
+    which, so it may be for nothing, and several times for one change; it must return at once.
+
+    Thread-safe. `begin` and `refresh` raise what `fetch` does, and OSError if the socket cannot be made; clients that
+    are connected go on with what they have then.
     """
 
     def __init__(
@@ -133,8 +151,14 @@ class Feed:
         *,
         fetch: Callable[[Source], Volfile] = fetch,
         probe: Callable[[Source, Volfile, frozenset[str] | None], Probed] = probe,
+        listen: Listen = SHARED.listen,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
+        self._listen = listen
+        self._told = told
+        self._closed = False
+        self._listening: tuple[tuple[tuple[str, ...], Tls | None], Callable[[], None]] | None = None
         self._fetch = fetch
         self._probe = probe
         self._server = VolfileServer(path)
@@ -163,6 +187,7 @@ class Feed:
         A host that falls silent is never hidden from a client that runs: the client has noticed by itself, and taking
         the connection away would cost it what it still waits for.
         """
+        self._hear(source)
         begun, hidden = self._begun, self._hidden
         volume = self._fetch(source)
         probed = self._probe(source, volume, hidden)
@@ -207,8 +232,28 @@ class Feed:
                 os.unlink(os.path.join(directory, entry))
         return TlsFiles(**{kind: os.path.join(directory, f"{name}.{kind}") for kind in texts})
 
+    def _hear(self, source: Source) -> None:
+        wanted = source.hosts[:_LISTENED], source.tls
+        with self._lock:
+            before = self._listening
+            if self._closed or (before is not None and before[0] == wanted):
+                return
+            self._listening = wanted, self._listen(wanted[0], lambda _host: self._told(), tls=source.tls)
+        if before is not None:
+            before[1]()
+
+    def rest(self) -> None:
+        """Listens to nobody, until the next `refresh`: there is no client."""
+        with self._lock:
+            before, self._listening = self._listening, None
+        if before is not None:
+            before[1]()
+
     def close(self) -> None:
-        """Stops serving. Clients go on with what they have."""
+        """Stops serving and listening. Clients go on with what they have."""
+        with self._lock:
+            self._closed = True
+        self.rest()
         self._server.close()
 
 

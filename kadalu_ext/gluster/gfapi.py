@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster import libgfapi, tree
-from kadalu_ext.gluster.feed import REFRESH_S, Feed, Source
+from kadalu_ext.gluster.feed import REFRESH_S, SETTLE_S, Feed, Source
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.tls import Tls
 
@@ -71,7 +71,7 @@ class Volume:
     Paths are relative to the volume's root. Symlinks at their end are never followed.
 
     Its volfile comes from a Feed: brick hosts that are silent when it starts cost a second, and are joined within
-    `refresh_s` when they answer; so is what changes on the volume.
+    `refresh_s` when they answer; what changes on the volume reaches it at once where glusterd tells, else likewise.
 
     The client starts in a thread of its own. What is asked meanwhile waits up to `timeout_s` and raises DeadlineError,
     and a later call finds the client started. If the start fails, that error is raised, and the next call starts anew,
@@ -84,8 +84,10 @@ class Volume:
     def __init__(self, settings: _Settings) -> None:
         self._settings = settings
         self._volume = settings.volume
+        self._changed = threading.Event()
+        """Something about the volume may have, or the client is closed."""
         self._directory = tempfile.mkdtemp(prefix="kadalu-ext-")  # mode 0700
-        self._feed = Feed(os.path.join(self._directory, "volfile.sock"))
+        self._feed = Feed(os.path.join(self._directory, "volfile.sock"), told=self._changed.set)
         self._follower: threading.Thread | None = None
         self._state = threading.Condition()
         self._client: Future[int] | None = None
@@ -203,17 +205,21 @@ class Volume:
                 self._follower.start()
 
     def _refresh(self) -> None:
-        while not self._closed.wait(self._settings.refresh_s):
+        while not self._closed.is_set():
             try:
                 self._feed.refresh(self._settings.source())
             except (KadaluExtError, OSError):
                 pass  # the client goes on with what it has; whoever asks the bricks learns what is wrong
+            if self._changed.wait(self._settings.refresh_s):
+                self._changed.clear()
+                self._closed.wait(SETTLE_S)
 
     def close(self) -> None:
         """Ends the client in the background, once the operations that run are done. Idempotent."""
         with self._state:
             closed = self._closed.is_set()
             self._closed.set()
+            self._changed.set()
         if not closed:
             threading.Thread(target=self._finish, args=(self._client,), name="gfapi-fini", daemon=True).start()
 

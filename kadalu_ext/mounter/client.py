@@ -8,6 +8,7 @@ import select
 import signal
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class Client:
         self.device: int | None = None
         """st_dev of its mount, once that was seen."""
         self._pidfd = pidfd
+        self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._forgetting = threading.Lock()
         self._process = process
         self._ended = False
         self._threads = SideThreads()
@@ -182,6 +185,24 @@ class Client:
         self._ended = True
         return True
 
+    def wake(self) -> None:
+        """Ends the `rest` that is, or the next one. Called in any thread."""
+        with self._forgetting:
+            if self._woken >= 0:
+                os.eventfd_write(self._woken, 1)
+
+    def rest(self, timeout_s: float) -> bool:
+        """Waits up to `timeout_s` for the client's end or a `wake`; True if it was the latter."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        poll.poll(timeout_s * 1000)
+        try:
+            os.eventfd_read(self._woken)
+        except BlockingIOError:
+            return False
+        return True
+
     def ended(self) -> bool:
         """Whether the client has ended."""
         return self.wait_end(0)
@@ -217,3 +238,6 @@ class Client:
     def forget(self) -> None:
         """Lets go of the process, which has ended, without a word more of it."""
         os.close(self._pidfd)
+        with self._forgetting:
+            os.close(self._woken)
+            self._woken = -1

@@ -12,7 +12,8 @@ from typing import Final
 from kadalu_ext import mountinfo, mounting
 from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
 from kadalu_ext.gluster import feed
-from kadalu_ext.gluster.feed import Feed, Probed, Source
+from kadalu_ext.gluster.client import SHARED
+from kadalu_ext.gluster.feed import SETTLE_S, Feed, Listen, Probed, Source
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
@@ -55,6 +56,7 @@ class World:
 
     fetch: Callable[[Source], Volfile] = feed.fetch
     probe: Callable[[Source, Volfile, frozenset[str] | None], Probed] = feed.probe
+    listen: Listen = SHARED.listen
     fresher: Callable[[Storage], Storage] = lambda storage: storage
     tls: Callable[[Storage], Tls | None] = lambda _storage: None
     start: Callable[[Storage, Places], Client] = Client.start
@@ -68,7 +70,8 @@ class World:
 class Supervisor:
     """A storage's life on this node. Thread-safe; calls for one storage are carried out one after the other.
 
-    refresh_s: how often the volume's hosts are asked for a changed volfile, and hidden hosts whether they answer again.
+    refresh_s: how often the volume's hosts are asked for a changed volfile, unless they tell of it themselves, and
+    hidden hosts whether they answer again.
     """
 
     def __init__(self, name: StorageName, places: Places, *, log: Logger, world: World, refresh_s: float) -> None:
@@ -77,7 +80,7 @@ class Supervisor:
         self._log = log
         self._world = world
         self._refresh_s = refresh_s
-        self._feed = Feed(places.socket, fetch=world.fetch, probe=world.probe)
+        self._feed = Feed(places.socket, fetch=world.fetch, probe=world.probe, listen=world.listen, told=self._told)
         self._callers = threading.BoundedSemaphore(CALLERS)
         self._working = threading.Lock()
         """Held by whoever changes what is below."""
@@ -118,6 +121,7 @@ class Supervisor:
         try:
             self._client = self._storage = None
             self._reason = ""
+            self._feed.rest()
             self._unmount()
             self._world.remove(self._places.mount)
             if os.path.exists(self._places.description):
@@ -249,14 +253,23 @@ class Supervisor:
                     client.rotate_log()
             except Exception:  # hidden hosts would stay hidden for good
                 self._log.exception("keeping a client crashed", storage=self.name, pid=client.pid)
-            ended = client.wait_end(self._refresh_s)
+            if client.rest(self._refresh_s):
+                client.wait_end(SETTLE_S)
+            ended = client.ended()
         with self._working:
+            if self._client is client or self._client is None:
+                self._feed.rest()
             if self._client is client:
                 self._reason = f"its client ended: {client.last_words()}; pods that used it must be restarted"
                 self._log.error("client ended", storage=self.name, pid=client.pid, reason=self._reason)
             else:
                 self._log.info("released client ended", storage=self.name, pid=client.pid)
         client.forget()
+
+    def _told(self) -> None:
+        client = self._client
+        if client is not None:
+            client.wake()
 
     def _refresh(self) -> None:
         """Lets the client follow its volume."""

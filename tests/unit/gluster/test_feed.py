@@ -16,6 +16,7 @@ from kadalu_ext.gluster.clientvolfile import Brick
 from kadalu_ext.gluster.feed import Feed, Probed, Source
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.volfile import Volfile
+from tests.unit.gluster.fake_hosts import FakeHosts
 from tests.unit.gluster.test_gfapi import getspec
 
 PLAIN = Source(volume="v", hosts=("h",))
@@ -38,6 +39,8 @@ class World:
     volume: Volfile = field(default_factory=volume)
     silent: frozenset[str] = frozenset()
     ports: dict[Brick, int] = field(default_factory=lambda: {("h", "/b"): 49152})
+    hosts: FakeHosts = field(default_factory=FakeHosts)
+    told: list[str] = field(default_factory=list)
 
     def probe(self, _source: Source, _volume: Volfile, among: frozenset[str] | None) -> Probed:
         return Probed(silent=self.silent if among is None else self.silent & among, ports=self.ports)
@@ -50,7 +53,13 @@ def world() -> World:
 
 @pytest.fixture
 def feed(world: World, tmp_path: Path) -> Iterator[Feed]:
-    feed = Feed(str(tmp_path / "own/volfile.sock"), fetch=lambda _: world.volume, probe=world.probe)
+    feed = Feed(
+        str(tmp_path / "own/volfile.sock"),
+        fetch=lambda _: world.volume,
+        probe=world.probe,
+        listen=world.hosts.listen,
+        told=lambda: world.told.append("told"),
+    )
     yield feed
     feed.close()
 
@@ -68,6 +77,23 @@ def test_a_host_that_is_silent_at_the_start_is_refused_until_it_answers(feed: Fe
     world.silent = frozenset()
     assert feed.refresh(PLAIN)
     assert (feed.hidden, brick(feed)["remote-host"]) == (frozenset(), "h")
+
+
+def test_hosts_are_listened_to_while_there_is_a_client_with_what_they_are_spoken_to_with(
+    feed: Feed, world: World
+) -> None:
+    feed.begin(PLAIN)
+    assert world.hosts.hosts() == []
+    for source in (PLAIN, PLAIN, replace(SAFE, hosts=("h", "i", "j", "k", "l"))):
+        feed.refresh(source)
+        assert (world.hosts.hosts(), world.hosts.spoken) == ([source.hosts[:4]], source.tls)
+    world.hosts.tell()
+    assert world.told == ["told"] * 4
+    feed.rest()
+    assert world.hosts.hosts() == []
+    feed.close()
+    feed.refresh(PLAIN)
+    assert world.hosts.hosts() == []
 
 
 def test_a_brick_that_wants_tls_of_a_storage_without_is_an_error_with_the_remedy(feed: Feed, world: World) -> None:

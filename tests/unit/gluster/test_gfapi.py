@@ -17,6 +17,7 @@ from kadalu_ext.gluster import gfapi, libgfapi, messages, oncrpc, volfile
 from kadalu_ext.gluster.feed import Feed, Probed, Source
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.gluster.volfile import Volfile
+from tests.unit.gluster.fake_hosts import FakeHosts
 
 PATIENT_S = 10.0
 IMPATIENT_S = 0.05
@@ -30,10 +31,12 @@ class FakeLibrary:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.does: dict[str, Callable[[], object]] = {}
+        self.hosts = FakeHosts()
         self.volume: Volfile | KadaluExtError = volfile.parse(VOLFILE)
 
-    def feed(self, path: str) -> Feed:
-        return Feed(path, fetch=self.fetch, probe=lambda *_: Probed(silent=frozenset(), ports={}))
+    def feed(self, path: str, *, told: Callable[[], None]) -> Feed:
+        probed = Probed(silent=frozenset(), ports={})
+        return Feed(path, fetch=self.fetch, probe=lambda *_: probed, listen=self.hosts.listen, told=told)
 
     def fetch(self, source: Source) -> Volfile:
         if isinstance(self.volume, KadaluExtError):
@@ -122,6 +125,17 @@ def test_what_changes_on_the_volume_reaches_a_client_that_runs(library: FakeLibr
         assert isinstance(path, bytes)
         library.volume = volfile.parse(VOLFILE.replace("/brick", "/replaced"))
         wait_until(lambda: "/replaced" in getspec(path, "rep"))
+
+
+def test_what_glusterd_tells_of_is_not_waited_for_until_the_next_look(library: FakeLibrary) -> None:
+    with Volume.open("rep", ["live"], refresh_s=3600):
+        (path,) = [call[3] for call in library.calls if call[0] == "glfs_set_volfile_server"]
+        assert isinstance(path, bytes)
+        wait_until(lambda: library.hosts.hosts() == [("live",)])
+        library.volume = volfile.parse(VOLFILE.replace("/brick", "/replaced"))
+        library.hosts.tell()
+        wait_until(lambda: "/replaced" in getspec(path, "rep"))
+    wait_until(lambda: library.hosts.hosts() == [])
 
 
 def test_a_start_that_hangs_bounds_each_call_and_is_there_when_it_ends(

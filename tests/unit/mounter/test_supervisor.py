@@ -20,6 +20,7 @@ from kadalu_ext.mounter.storages import Settings, Storages
 from kadalu_ext.mounter.supervisor import CALLERS, State, Status, Supervisor, World
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
 from kadalu_ext.storage import Storage, StorageName
+from tests.unit.gluster.fake_hosts import FakeHosts
 
 EXT = Storage(name=StorageName("ext"), hosts=("h1", "h2"), volume="vol")
 EXT_1 = Storage(name=StorageName("ext-1"), hosts=("h1",), volume="vol")
@@ -73,11 +74,13 @@ class FakeGluster:
     asked: list[Source] = field(default_factory=list)
     found: list[tuple[int, int]] = field(default_factory=list)
     looked: threading.Event = field(default_factory=threading.Event)
+    hosts: FakeHosts = field(default_factory=FakeHosts)
 
     def world(self) -> World:
         return World(
             fetch=self.fetch,
             probe=self.probe,
+            listen=self.hosts.listen,
             start=self.start,
             find=lambda places: self.found,
             mounts=self.mounts,
@@ -187,6 +190,22 @@ def test_a_mount_that_somebody_took_away_is_made_anew_and_the_living_client_not_
     del gluster.mounted[path]
     storages.mount(EXT)
     assert gluster.mounted == {path: 2} and not gluster.killed
+
+
+def test_what_glusterd_tells_of_is_looked_at_long_before_the_next_look_is_due(
+    settings: Settings, gluster: FakeGluster
+) -> None:
+    storages = Storages(replace(settings, refresh_s=3600), Logger("test"))
+    storages.recover()
+    storages.mount(EXT)
+    wait_for(lambda: gluster.hosts.hosts() == [("h1", "h2")] and len(gluster.asked) == 2)
+    gluster.looked.clear()
+    gluster.hosts.tell()
+    assert gluster.looked.wait(10)
+    storages.release(EXT.name)
+    assert gluster.hosts.hosts() == []
+    gluster.started[0].die()
+    storages.close()
 
 
 def test_a_client_that_does_not_become_usable_is_killed_and_the_reason_shown(

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.operator.metrics import Key
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.watching import HOSTS, GlusterWatcher
+from tests.unit.gluster.fake_hosts import FakeHosts
 from tests.unit.operator.samples import SPEC, usable
 
 EXT: Key = ("default", "ext")
-
-
-class FakeHosts:
-    """Who listens to which hosts."""
-
-    def __init__(self) -> None:
-        self.listening: dict[int, tuple[tuple[str, ...], Callable[[str], None]]] = {}
-        self.spoken: Tls | None = None
-        self.count = 0
-
-    def listen(self, hosts: Sequence[str], listener: Callable[[str], None], *, tls: Tls | None) -> Callable[[], None]:
-        self.spoken = tls
-        self.count += 1
-        number = self.count
-        self.listening[number] = (tuple(hosts), listener)
-        return lambda: self.listening.pop(number) and None
-
-    def hosts(self) -> list[tuple[str, ...]]:
-        return [hosts for hosts, _ in self.listening.values()]
 
 
 def asked_for(hosts: str) -> Done:
@@ -44,9 +25,8 @@ def test_what_a_host_tells_reaches_its_storage() -> None:
     watcher.watch(EXT, asked_for("a,b"))
     watcher.watch(EXT, asked_for("a,b"))
     assert hosts.hosts() == [("a", "b")]
-    for _, listener in hosts.listening.values():
-        listener("a")
-    assert told == [EXT]
+    hosts.tell()
+    assert told == [EXT, EXT]
 
 
 def test_other_hosts_are_listened_to_instead_and_none_when_the_storage_is_gone() -> None:
