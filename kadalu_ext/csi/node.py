@@ -46,7 +46,10 @@ _Usage = csi_pb2.VolumeUsage
 
 
 class Node(csi_pb2_grpc.NodeServicer):
-    """See csi.proto. What is not defined here is not announced, and answers UNIMPLEMENTED."""
+    """See csi.proto. What is not defined here is not announced, and answers UNIMPLEMENTED.
+
+    A request that lacks something is INVALID_ARGUMENT, also of a volume that there is not: csi-sanity makes ids up.
+    """
 
     def __init__(self, *, node_id: str, mounts: Mounts, volumes: NodeVolumes, storages: Storages) -> None:
         self._node_id = node_id
@@ -70,9 +73,9 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeStageVolume(
         self, request: csi_pb2.NodeStageVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeStageVolumeResponse:
-        volume = _volume(request.volume_id)
         staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
         _mount_options(request.volume_capability)
+        volume = _volume(request.volume_id)
         storage = self._storage(volume, request.volume_context)
         self._volumes.stage(volume, storage, staging, timeout_s=_left(context))
         return csi_pb2.NodeStageVolumeResponse()
@@ -80,18 +83,18 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeUnstageVolume(
         self, request: csi_pb2.NodeUnstageVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeUnstageVolumeResponse:
-        volume = _volume(request.volume_id)
         staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
+        volume = _volume(request.volume_id)
         self._volumes.unstage(volume, staging, timeout_s=_left(context))
         return csi_pb2.NodeUnstageVolumeResponse()
 
     def NodePublishVolume(
         self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodePublishVolumeResponse:
-        volume = _volume(request.volume_id)
         staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
         target = self._mounts.check(request.target_path, field="target_path")
         options = _mount_options(request.volume_capability) | (frozenset({"ro"}) if request.readonly else frozenset())
+        volume = _volume(request.volume_id)
         storage = self._storage(volume, request.volume_context)
         self._volumes.publish(volume, storage, staging, target, options, timeout_s=_left(context))
         return csi_pb2.NodePublishVolumeResponse()
@@ -99,16 +102,22 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeUnpublishVolume(
         self, request: csi_pb2.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeUnpublishVolumeResponse:
-        volume = _volume(request.volume_id)
         target = self._mounts.check(request.target_path, field="target_path")
+        volume = _volume(request.volume_id)
         self._volumes.unpublish(volume, target, timeout_s=_left(context))
         return csi_pb2.NodeUnpublishVolumeResponse()
 
     def NodeGetVolumeStats(
         self, request: csi_pb2.NodeGetVolumeStatsRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeGetVolumeStatsResponse:
+        if not request.volume_path:
+            raise InvalidInputError("volume_path: missing")
         volume = _volume(request.volume_id)
-        stat = self._volumes.statvfs(volume, self._mounts.check(request.volume_path, field="volume_path"))
+        try:
+            path = self._mounts.check(request.volume_path, field="volume_path")
+        except InvalidInputError as error:
+            raise NotFoundError(f"volume_path: {volume} is not there: {error}") from error
+        stat = self._volumes.statvfs(volume, path)
         return csi_pb2.NodeGetVolumeStatsResponse(
             usage=[
                 _Usage(

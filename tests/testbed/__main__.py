@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import deb, descriptors, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
+from . import deb, descriptors, gobuild, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
 from .brickhosts import BrickHosts
 from .errors import BedError, NotRunning
 from .kube import Kube
@@ -239,6 +239,7 @@ _BUILDERS: dict[str, Callable[[], object]] = {
     "descriptors": descriptors.build,
     "bricks": _build_bricks,
     "project": _build_project,
+    "sanity": lambda: gobuild.binary("csi-sanity"),
     "kube": kube.build,
 }
 

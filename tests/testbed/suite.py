@@ -18,9 +18,9 @@ from . import host, paths, progress
 from .errors import BedError
 from .sandbox import INSIDE, Sandbox
 
-PARTS = ("descriptors", "bricks", "project", "kube")
+PARTS = ("descriptors", "bricks", "project", "sanity", "kube")
 """What is built in the background, in this order: CSI's published descriptors; the brick hosts' image; the project's
-image and .deb; Kubernetes, which takes longest."""
+image and .deb; csi-sanity; Kubernetes, which takes longest."""
 
 _BUILD_MINUTES = 60.0
 

@@ -119,6 +119,29 @@ def test_an_id_that_no_volume_can_have_is_not_found(bed: Bed, volume_id: str) ->
         bed.stage(volume_id=volume_id)
 
 
+def test_what_lacks_a_field_is_refused_before_its_volume_is_looked_for(bed: Bed) -> None:
+    unknown: dict[str, Any] = {"volume_id": "made-up"}
+    for fields in ({"staging_target_path": ""}, {"volume_capability": None}):
+        with pytest.raises(InvalidInputError):
+            bed.stage(**unknown, **fields)
+    for fields in ({"target_path": ""}, {"volume_capability": None}):
+        with pytest.raises(InvalidInputError):
+            bed.publish(**unknown, **fields)
+    with pytest.raises(InvalidInputError, match="target_path: missing"):
+        bed.node.NodeUnpublishVolume(csi_pb2.NodeUnpublishVolumeRequest(**unknown), CALL)
+    with pytest.raises(InvalidInputError, match="staging_target_path: missing"):
+        bed.node.NodeUnstageVolume(csi_pb2.NodeUnstageVolumeRequest(**unknown), CALL)
+    with pytest.raises(InvalidInputError, match="volume_path: missing"):
+        bed.node.NodeGetVolumeStats(csi_pb2.NodeGetVolumeStatsRequest(**unknown), CALL)
+
+
+@pytest.mark.parametrize("path", ["some/path", "/etc", "{kubelet}/nowhere"])
+def test_stats_of_a_path_where_the_volume_is_not_are_not_found(bed: Bed, path: str, tmp_path: Path) -> None:
+    request = csi_pb2.NodeGetVolumeStatsRequest(volume_id="ext/pv-1", volume_path=path.format(kubelet=tmp_path))
+    with pytest.raises(NotFoundError, match="volume_path: ext/pv-1 is not"):
+        bed.node.NodeGetVolumeStats(request, CALL)
+
+
 @pytest.mark.parametrize(
     ("fields", "read_only"),
     [
