@@ -7,11 +7,12 @@ from errno import EINVAL, ESTALE
 from typing import Final, Protocol
 
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
+from kadalu_ext.gluster.copytree import CopyProgress
 from kadalu_ext.gluster.facts import VolumeFacts
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.storage import Storage
 
-__all__ = ["NO_PARENT", "BrickProbe", "Connector", "VolumeFacts", "VolumeStat", "VolumeStore"]
+__all__ = ["NO_PARENT", "BrickProbe", "Connector", "CopyProgress", "VolumeFacts", "VolumeStat", "VolumeStore"]
 
 NO_PARENT: Final = (EINVAL, ESTALE)
 """What a rename says when the parent of its target is missing; ESTALE on a volume of one brick (glfs_rename, v10.3)."""
@@ -47,6 +48,23 @@ class VolumeStore(Protocol):
         """Removes a directory and all in it, following no symlink; nothing if it is not there. Not atomic, repeatable.
 
         Raises: DeadlineError at `deadline`, of time.monotonic().
+        """
+        ...
+
+    def copy_tree(
+        self,
+        source: str,
+        target: str,
+        progress: CopyProgress,
+        *,
+        server_side: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Makes the directory `target`, which exists, what `source` is, with all in it. Not atomic, repeatable: what is
+        whole already stays. ENOSPC: the target's limit is reached; ENOENT: the source is gone.
+
+        server_side: the bricks copy; only on a volume of one brick.
+        Raises: DeadlineError at `deadline`, or when `progress` was told to stop.
         """
         ...
 

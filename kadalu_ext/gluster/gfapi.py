@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
-from kadalu_ext.gluster import libgfapi, tree
+from kadalu_ext.gluster import copytree, libgfapi, tree
+from kadalu_ext.gluster.copytree import CopyProgress
 from kadalu_ext.gluster.feed import REFRESH_S, SETTLE_S, Feed, Source
 from kadalu_ext.gluster.messages import Gfid
+from kadalu_ext.gluster.objects import Handle, Objects
 from kadalu_ext.gluster.tls import Tls
 
 LOG_LEVEL_WARNING: Final = 5
@@ -238,7 +240,10 @@ class Volume:
         self.close()
 
     def _failed(self, error: OSError, what: str) -> VolumeIOError:
-        return VolumeIOError(error.errno or 0, f"volume {self._volume}: cannot {what}: {error.strerror or error}")
+        about = f"{error.filename}: " if error.filename else ""
+        return VolumeIOError(
+            error.errno or 0, f"volume {self._volume}: cannot {what}: {about}{error.strerror or error}"
+        )
 
     def _do(self, what: str, operation: Callable[[int], int]) -> int:
         with self._using() as fs:
@@ -347,12 +352,47 @@ class Volume:
 
         self._do(f"remove the tree {path}", remove)
 
+    def copy_tree(
+        self,
+        source: str,
+        target: str,
+        progress: CopyProgress,
+        *,
+        server_side: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Makes the directory `target`, which exists, what the directory `source` is; see copytree.py.
+
+        It may be called again after any error, and goes on where it was. Nobody else may write to `target`.
+
+        server_side: the bricks copy: only on a volume of one brick without shard, elsewhere it would be corrupt.
+        Raises: DeadlineError at `deadline`, a time of time.monotonic(), or when `progress` was told to stop;
+        VolumeIOError naming the entry: ENOSPC if the target's limit is reached.
+        """
+
+        def copy(fs: int) -> int:
+            objects = Objects(fs)
+            with _held(objects, source) as old, _held(objects, target) as new:
+                copytree.copy(objects, old, new, progress, server_side=server_side, deadline=deadline)
+            return 0
+
+        self._do(f"copy {source} to {target}", copy)
+
 
 def _finish(fs: int) -> None:
     try:
         libgfapi.call("glfs_fini", fs)
     except OSError:
         pass  # it complains of calls that nobody waits for any more
+
+
+@contextmanager
+def _held(objects: Objects, path: str) -> Iterator[Handle]:
+    handle = objects.at(_absolute(path))
+    try:
+        yield handle
+    finally:
+        objects.close(handle)
 
 
 def _absolute(path: str) -> bytes:

@@ -19,6 +19,10 @@ from typing import Any, Final
 _Pointer: Final = ctypes.c_void_p
 _Text: Final = ctypes.c_char_p
 _Int: Final = ctypes.c_int
+_Bytes: Final = ctypes.c_ssize_t
+_Count: Final = ctypes.c_size_t
+_Mode: Final = ctypes.c_uint
+_Offset: Final = ctypes.c_int64
 
 # name: (result, arguments...)
 _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
@@ -41,7 +45,30 @@ _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "glfs_h_opendir": (_Pointer, _Pointer, _Pointer),
     "glfs_h_unlink": (_Int, _Pointer, _Pointer, _Text),
     "glfs_h_extract_handle": (ctypes.c_ssize_t, _Pointer, _Pointer, _Int),
+    "glfs_h_create_from_handle": (_Pointer, _Pointer, _Text, _Int, _Pointer),
     "glfs_h_close": (_Int, _Pointer),
+    "glfs_h_stat": (_Int, _Pointer, _Pointer, _Pointer),
+    "glfs_h_mkdir": (_Pointer, _Pointer, _Pointer, _Text, _Mode, _Pointer),
+    "glfs_h_mknod": (_Pointer, _Pointer, _Pointer, _Text, _Mode, ctypes.c_uint64, _Pointer),
+    "glfs_h_symlink": (_Pointer, _Pointer, _Pointer, _Text, _Text, _Pointer),
+    "glfs_h_creat_open": (_Pointer, _Pointer, _Pointer, _Text, _Int, _Mode, _Pointer, _Pointer),
+    "glfs_h_open": (_Pointer, _Pointer, _Pointer, _Int),
+    "glfs_h_link": (_Int, _Pointer, _Pointer, _Pointer, _Text),
+    "glfs_h_readlink": (_Int, _Pointer, _Pointer, _Pointer, _Count),
+    "glfs_h_getxattrs": (_Int, _Pointer, _Pointer, _Text, _Pointer, _Count),
+    "glfs_h_setxattrs": (_Int, _Pointer, _Pointer, _Text, _Text, _Count, _Int),
+    "glfs_h_removexattrs": (_Int, _Pointer, _Pointer, _Text),
+    "glfs_h_setattrs": (_Int, _Pointer, _Pointer, _Pointer, _Int),
+    "glfs_pread": (_Bytes, _Pointer, _Pointer, _Count, _Offset, _Int, _Pointer),
+    "glfs_pwrite": (_Bytes, _Pointer, _Pointer, _Count, _Offset, _Int, _Pointer, _Pointer),
+    "glfs_copy_file_range": (
+        *(_Bytes, _Pointer, _Pointer, _Pointer, _Pointer, _Count, ctypes.c_uint),
+        *(_Pointer, _Pointer, _Pointer),
+    ),
+    "glfs_lseek": (_Offset, _Pointer, _Offset, _Int),
+    "glfs_ftruncate": (_Int, _Pointer, _Offset, _Pointer, _Pointer),
+    "glfs_fsync": (_Int, _Pointer, _Pointer, _Pointer),
+    "glfs_close": (_Int, _Pointer),
     "glfs_setfsuid": (_Int, ctypes.c_uint),
     "glfs_setfsgid": (_Int, ctypes.c_uint),
 }
@@ -85,7 +112,10 @@ class Stat(ctypes.Structure):
         ("st_rdev", ctypes.c_uint64),  # its alignment is x86_64's padding
         *([] if platform.machine() == "x86_64" else [("_pad", ctypes.c_uint64)]),
         ("st_size", ctypes.c_int64),
-        ("_rest", ctypes.c_byte * 128),
+        ("st_blksize", ctypes.c_int64),  # elsewhere than on x86_64 a half of it is padding
+        ("st_blocks", ctypes.c_int64),  # of 512 bytes
+        *((f"st_{which}time{unit}", ctypes.c_int64) for which in "amc" for unit in ("", "_nsec")),
+        ("_rest", ctypes.c_byte * 64),
     ]
 
 

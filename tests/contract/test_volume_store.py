@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kadalu_ext.csi.connection import GlusterConnector
-from kadalu_ext.csi.ports import NO_PARENT, VolumeStore
+from kadalu_ext.csi.ports import NO_PARENT, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import empty
 from kadalu_ext.csi.volumes import Bricks, Volumes
-from kadalu_ext.errors import CapacityError, ConflictError, VolumeIOError
+from kadalu_ext.errors import CapacityError, ConflictError, DeadlineError, VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.layout import pv_path, record_path
@@ -99,6 +99,28 @@ class StoreContract:
         store.remove_tree(f"{top}/pv")
         store.remove_tree(f"{top}/pv")
         assert store.listdir(top) == ["pv2"]
+
+    def test_a_tree_is_copied_and_copied_again_when_it_has_changed(self, store: VolumeStore, top: str) -> None:
+        for name in ("old", "old/a", "old/a/b", "new", "new/stale"):
+            store.mkdir(f"{top}/{name}", 0o750)
+        store.setxattr(f"{top}/old/a", "user.kept", b"x")
+        store.copy_tree(f"{top}/old", f"{top}/new", CopyProgress())
+        assert (store.listdir(f"{top}/new"), store.listdir(f"{top}/new/a")) == (["a"], ["b"])
+        assert (store.getxattr(f"{top}/new/a", "user.kept"), self.mode(store, f"{top}/new/a")) == (b"x", 0o750)
+        store.rmdir(f"{top}/old/a/b")
+        store.mkdir(f"{top}/old/c", 0o755)
+        store.copy_tree(f"{top}/old", f"{top}/new", CopyProgress())
+        assert (sorted(store.listdir(f"{top}/new")), store.listdir(f"{top}/new/a")) == (["a", "c"], [])
+
+    def test_a_copy_can_be_stopped_and_needs_its_source_and_target(self, store: VolumeStore, top: str) -> None:
+        for name in ("old", "old/a", "new"):
+            store.mkdir(f"{top}/{name}", 0o755)
+        progress = CopyProgress()
+        progress.stop()
+        with pytest.raises(DeadlineError):
+            store.copy_tree(f"{top}/old", f"{top}/new", progress)
+        expect(errno.ENOENT, lambda: store.copy_tree(f"{top}/missing", f"{top}/new", CopyProgress()))
+        expect(errno.ENOENT, lambda: store.copy_tree(f"{top}/old", f"{top}/missing", CopyProgress()))
 
     def test_a_missing_directory_cannot_be_listed(self, store: VolumeStore, top: str) -> None:
         expect(errno.ENOENT, lambda: store.listdir(f"{top}/missing"))

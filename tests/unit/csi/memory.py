@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
 
 from kadalu_ext.csi.directories import Directories
-from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
+from kadalu_ext.csi.ports import BrickProbe, CopyProgress, VolumeFacts, VolumeStore
 from kadalu_ext.csi.records import Records
-from kadalu_ext.errors import VolumeIOError
+from kadalu_ext.errors import DeadlineError, VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
 from kadalu_ext.gluster.messages import Gfid
@@ -118,6 +119,33 @@ class MemoryStore:
         with self._call():
             for below in [*self._below(path), path]:
                 self.nodes.pop(below, None)
+
+    def copy_tree(
+        self,
+        source: str,
+        target: str,
+        progress: CopyProgress,
+        *,
+        server_side: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """One call for each entry, so that it can be stopped and killed in between."""
+        self._node(target)
+        for path in self._below(target):
+            if source + path.removeprefix(target) not in self.nodes:
+                del self.nodes[path]
+        for path in self._below(source):
+            with self._call():
+                if progress.stopped or (deadline is not None and time.monotonic() > deadline):
+                    raise DeadlineError("stopped")
+                if path in self.nodes:
+                    node = self.nodes[path]
+                    copied = Node(mode=node.mode, directory=node.directory, xattrs=dict(node.xattrs))
+                    self.nodes[target + path.removeprefix(source)] = copied
+                    progress.add(files=not node.directory)
+        with self._call():
+            self._directory(source)
+            self.nodes[target].mode = self.nodes[source].mode
 
     def setxattr(self, path: str, name: str, value: bytes) -> None:
         with self._call():
