@@ -7,6 +7,8 @@ All paths are relative to the volume's root:
     info/quota/<pv>/           its quota record, see record.py
     info/quota/.<pv>.new/      the record, or the one that is to be next, while it is being prepared
     info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/promises.py
+    info/quota/.<pv>.<suffix>.archived/  the record of what is archived: no brick enforces it, and it counts
+    archived/<pv>.<suffix>/    deleted, and kept for people
     trash/<pv>.<suffix>/       deleted: moved here in one rename, emptied afterwards; 16 hexadecimal digits
 """
 
@@ -22,9 +24,11 @@ import xxhash
 from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName, changed_name, staging_name
 
 TRASH_DIR: Final = "trash"
+ARCHIVE_DIR: Final = "archived"
 
 _TRASH_NAME: Final = re.compile(r".+\.[0-9a-f]{16}")
 _STAGED: Final = re.compile(r"\.(.+)\.new")
+_ARCHIVED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.archived")
 _CHANGED: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.changed")
 
 
@@ -51,27 +55,32 @@ def changed_path(name: PvName, suffix: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordNames:
-    """What `info/quota` holds: records, those in preparation, and for each name the suffixes of its changes."""
+    """What `info/quota` holds: records, those in preparation, for each name the suffixes of its changes, and those
+    entries of `archived` that have a record."""
 
     whole: frozenset[PvName]
     staged: frozenset[PvName]
     changes: Mapping[PvName, frozenset[str]]
+    archived: frozenset[str]
 
 
 def record_names(entries: Iterable[str]) -> RecordNames:
     """The names in `info/quota` told apart; what begins with a dot and is none of ours is passed over."""
-    whole, staged, changes = set(), set(), dict[PvName, set[str]]()
+    whole, staged, archived, changes = set(), set(), set(), dict[PvName, set[str]]()
     for entry in entries:
         if not entry.startswith("."):
             whole.add(PvName(entry))
         elif match := _STAGED.fullmatch(entry):
             staged.add(PvName(match[1]))
+        elif match := _ARCHIVED.fullmatch(entry):
+            archived.add(match[1])
         elif match := _CHANGED.fullmatch(entry):
             changes.setdefault(PvName(match[1]), set()).add(match[2])
     return RecordNames(
         whole=frozenset(whole),
         staged=frozenset(staged),
         changes={name: frozenset(suffixes) for name, suffixes in changes.items()},
+        archived=frozenset(archived),
     )
 
 
@@ -79,6 +88,31 @@ def trash_path(name: PvName, suffix: str) -> str:
     """`trash/<name>.<suffix>`; `suffix`, 16 hexadecimal digits, tells apart PVs of one name that were deleted at
     different times."""
     return f"{TRASH_DIR}/{name}.{suffix}"
+
+
+def archive_path(entry: str) -> str:
+    """`archived/<entry>`; an entry is `<name>.<suffix>`, as in the trash."""
+    return f"{ARCHIVE_DIR}/{entry}"
+
+
+def archive_entry(name: PvName, suffix: str) -> str:
+    """What a PV is called in `archived`; `suffix` as that of `trash_path`."""
+    return f"{name}.{suffix}"
+
+
+def archived_name(entry: str) -> PvName:
+    """Whose that entry is."""
+    return PvName(entry.rpartition(".")[0])
+
+
+def archived_record_path(entry: str) -> str:
+    """`info/quota/.<entry>.archived`."""
+    return f"{RECORDS_DIR}/.{entry}.archived"
+
+
+def is_archive_of(entry: str, name: PvName) -> bool:
+    """Whether an entry of `archived` has a name that `archive_entry` makes for that PV."""
+    return is_trash_name(entry) and archived_name(entry) == name
 
 
 def is_trash_name(entry: str) -> bool:

@@ -12,12 +12,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, NewType
+from typing import Final, NewType, TypeVar
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.record import CANARY, PvName, check_pv_name
 
 StorageName = NewType("StorageName", str)
+_ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
 
 PROVISIONER: Final = "kadalu.external"
 """The CSI driver's name, and the provisioner of its StorageClasses."""
@@ -52,6 +53,26 @@ class Encryption(StrEnum):
     """glusterd, too: /var/lib/glusterd/secure-access is there. Bricks are as the volume's options say."""
 
 
+class ReclaimPolicy(StrEnum):
+    """What becomes of a PV's data when its PersistentVolume is deleted."""
+
+    DELETE = "delete"
+    ARCHIVE = "archive"
+    """It is moved to `archived` on the volume, where a person finds it, and goes on counting."""
+    RETAIN = "retain"
+    """It stays where it is, and goes on counting."""
+
+
+class Quota(StrEnum):
+    """Whether a PV may be Bound before every brick enforces its size."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    """It may; whether bricks enforce is measured and shown."""
+    NONE = "none"
+    """It may, and nobody looks. What is promised is counted all the same."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Storage:
     """One gluster volume as a storage: where it is, and how its clients are to be started.
@@ -61,6 +82,8 @@ class Storage:
     overcommit: how much may be promised to PVs, as a multiple of the volume's size. Only the ConfigMap has it: it is no
     part of what a PV needs, and one that does not arrive promises each byte once.
     tls: likewise of the ConfigMap alone, since a StorageClass cannot follow a cluster that is encrypted later.
+    reclaim, quota: likewise, since a StorageClass's parameters never change. What does not arrive is the safer: sizes
+    are required; and the operator keeps the entry as long as there are PVs.
     """
 
     name: StorageName
@@ -69,6 +92,8 @@ class Storage:
     options: Mapping[str, str] = field(default_factory=dict)
     overcommit: float = 1.0
     tls: Encryption = Encryption.NONE
+    reclaim: ReclaimPolicy = ReclaimPolicy.DELETE
+    quota: Quota = Quota.REQUIRED
 
 
 def tls_key(name: StorageName, file: str) -> str:
@@ -89,7 +114,7 @@ def mount_source(name: StorageName) -> str:
 
 
 def to_parameters(storage: Storage) -> dict[str, str]:
-    """The StorageClass parameters; `from_parameters` reads them back, all but overcommit and TLS."""
+    """The StorageClass parameters; `from_parameters` reads them back, all but what the ConfigMap alone has."""
     parameters = {"storage": storage.name, "hosts": ",".join(storage.hosts), "volume": storage.volume}
     if storage.options:
         parameters["options"] = ",".join(f"{key}={value}" for key, value in sorted(storage.options.items()))
@@ -128,6 +153,8 @@ def to_json(storage: Storage) -> str:
             "options": dict(storage.options),
             "overcommit": storage.overcommit,
             "tls": storage.tls,
+            "reclaim": storage.reclaim,
+            "quota": storage.quota,
         },
         sort_keys=True,
     )
@@ -151,12 +178,20 @@ def from_json(text: str) -> Storage:
     overcommit = entry.get("overcommit", 1.0)
     if isinstance(overcommit, bool) or not isinstance(overcommit, int | float):
         raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: overcommit must be a number")
+    return replace(
+        _checked(name, hosts, volume, options, float(overcommit)),
+        tls=_one_of(name, "tls", entry, Encryption.NONE),
+        reclaim=_one_of(name, "reclaim", entry, ReclaimPolicy.DELETE),
+        quota=_one_of(name, "quota", entry, Quota.REQUIRED),
+    )
+
+
+def _one_of(name: str, field: str, entry: Mapping[str, object], default: _ChoiceT) -> _ChoiceT:
     try:
-        tls = Encryption(entry.get("tls", Encryption.NONE))
+        return type(default)(str(entry.get(field, default)))
     except ValueError:
-        allowed = ", ".join(Encryption)
-        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: tls must be one of {allowed}") from None
-    return replace(_checked(name, hosts, volume, options, float(overcommit)), tls=tls)
+        allowed = ", ".join(type(default))
+        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: {field} must be one of {allowed}") from None
 
 
 def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str], overcommit: float = 1.0) -> Storage:

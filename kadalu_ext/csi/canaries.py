@@ -12,7 +12,7 @@ from kadalu_ext.csi.clients import Clients
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY
-from kadalu_ext.storage import StorageName
+from kadalu_ext.storage import Quota, StorageName
 from kadalu_ext.storages import Storages
 
 BEAT_S: Final = 20.0
@@ -29,7 +29,9 @@ class _Step:
 
 class Canaries:
     """One thread, which waits for no storage: what is to be done is done by the storage's own workers, one step at a
-    time. A storage that leaves the ConfigMap has its canary removed, unless another storage is on the same volume.
+    time. Where nobody wants sizes enforced, no canary is made.
+
+    A storage that leaves the ConfigMap has its canary removed, unless another storage is on the same volume.
 
     The first round opens every storage: its first claim is quicker, and the trash of an earlier process is emptied.
     """
@@ -88,7 +90,9 @@ class Canaries:
 
     def _beat(self, name: StorageName) -> Future[None]:
         try:
-            return self._clients.of(self._storages.find(name)).beat()
+            storage = self._storages.find(name)
+            client = self._clients.of(storage)
+            return client.beat() if storage.quota is not Quota.NONE else client.open()
         except KadaluExtError as error:
             failed: Future[None] = Future()
             failed.set_exception(error)

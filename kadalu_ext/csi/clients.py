@@ -16,10 +16,9 @@ from kadalu_ext.csi.trash import TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError
 from kadalu_ext.gluster.messages import Gfid
-from kadalu_ext.layout import pv_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
-from kadalu_ext.storage import Storage, StorageName
+from kadalu_ext.storage import Quota, ReclaimPolicy, Storage, StorageName
 
 T = TypeVar("T")
 
@@ -71,24 +70,36 @@ class StorageClient:
 
     # --- calls; timeout_s is how long the caller waits, in seconds ---
 
-    def create(self, name: PvName, size_bytes: int, *, timeout_s: float) -> None:
-        """The PV exists, and every brick that is up was seen to enforce its size. Idempotent.
+    def create(self, record: QuotaRecord, *, timeout_s: float) -> None:
+        """The PV exists, and, if the storage wants that, every brick that is up was seen to enforce its size.
 
+        Idempotent. `record` says what it is.
         Raises: what Volumes.make and Volumes.wait_enforced do; InProgressError; DeadlineError; what Connector does.
         """
 
         def make(volumes: Volumes) -> tuple[Volumes, Gfid]:
-            record = QuotaRecord(path=pv_path(name), size_bytes=size_bytes)
             return volumes, volumes.make(record, overcommit=self.storage.overcommit)
 
         started = time.monotonic()
-        with self._working(name, make, timeout_s) as (volumes, gfid):
-            volumes.wait_enforced(name, size_bytes, gfid, deadline=started + self._patience(timeout_s))
+        with self._working(record.name, make, timeout_s) as (volumes, gfid):
+            if self.storage.quota is Quota.REQUIRED:
+                deadline = started + self._patience(timeout_s)
+                volumes.wait_enforced(record.name, record.size_bytes, gfid, deadline=deadline)
 
     def delete(self, name: PvName, *, timeout_s: float) -> None:
-        """The PV and its record are gone; its files are being removed. Idempotent. Raises: as `create`."""
+        """The PV is gone, and its files are being removed or are archived, as the storage says. Idempotent.
 
-        with self._working(name, lambda volumes: self._delete(volumes, name), timeout_s):
+        Where the storage retains, nothing is done: it stays, and goes on counting. Raises: as `create`.
+        """
+        reclaim = self.storage.reclaim
+
+        def work(volumes: Volumes) -> None:
+            if reclaim is ReclaimPolicy.ARCHIVE:
+                volumes.archive(name)
+            elif reclaim is ReclaimPolicy.DELETE:
+                self._delete(volumes, name)
+
+        with self._working(name, work, timeout_s):
             pass
 
     def _delete(self, volumes: Volumes, name: PvName) -> None:
@@ -107,7 +118,8 @@ class StorageClient:
 
         started = time.monotonic()
         with self._working(name, grow, timeout_s) as (volumes, record, gfid):
-            volumes.wait_enforced(name, record.size_bytes, gfid, deadline=started + self._patience(timeout_s))
+            if self.storage.quota is Quota.REQUIRED:
+                volumes.wait_enforced(name, record.size_bytes, gfid, deadline=started + self._patience(timeout_s))
             return record.size_bytes
 
     def record(self, name: PvName, *, timeout_s: float) -> QuotaRecord | None:
@@ -118,6 +130,10 @@ class StorageClient:
     def beat(self) -> Future[None]:
         """The canary's next size, written by a worker; done when it is on the volume. See canary.py."""
         return self._executor.submit(lambda: self._open().beat())
+
+    def open(self) -> Future[None]:
+        """Connects to the volume; done when that is so."""
+        return self._executor.submit(lambda: (self._open(), None)[1])
 
     def remove_canary(self) -> Future[None]:
         """The canary is gone from the volume when this is done. Idempotent."""
@@ -198,7 +214,8 @@ class StorageClient:
     def _open(self) -> Volumes:
         """The PVs on the storage's volume as it is now. Raises: what Connector does."""
         with self._opening:
-            storage = replace(self.storage, overcommit=1.0)  # no reason to connect anew: it is asked at each create
+            # no reason to connect anew: these are asked at each call
+            storage = replace(self.storage, overcommit=1.0, reclaim=ReclaimPolicy.DELETE, quota=Quota.REQUIRED)
             if self._found is None or storage != self._looked_for or time.monotonic() - self._looked_at >= _FACTS_S:
                 try:
                     self._connected = self._look(storage)

@@ -39,10 +39,10 @@ class Controller(csi_pb2_grpc.ControllerServicer):
     ) -> csi_pb2.CreateVolumeResponse:
         wanted = params.create_request(request)
         storage = self._storages.fresher(wanted.storage)
-        self._clients.of(storage).create(wanted.name, wanted.size_bytes, timeout_s=_timeout_s(context))
+        self._clients.of(storage).create(wanted.record, timeout_s=_timeout_s(context))
         volume = csi_pb2.Volume(
-            volume_id=volume_id(storage.name, wanted.name),
-            capacity_bytes=wanted.size_bytes,
+            volume_id=volume_id(storage.name, wanted.record.name),
+            capacity_bytes=wanted.record.size_bytes,
             volume_context=to_parameters(storage),
         )
         return csi_pb2.CreateVolumeResponse(volume=volume)

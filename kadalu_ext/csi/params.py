@@ -8,8 +8,10 @@ from typing import Final
 
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi import capacity
+from kadalu_ext.csi.naming import SUB_DIR, directory_name
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.record import CANARY, PvName, check_pv_name
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import CANARY, QuotaRecord, check_pv_name
 from kadalu_ext.storage import PROVISIONER, Storage, from_parameters
 
 _Mode = csi_pb2.VolumeCapability.AccessMode
@@ -28,8 +30,7 @@ _FS_TYPES: Final = frozenset({"", "glusterfs", "fuse.glusterfs"})
 class CreateRequest:
     """A CreateVolume request that makes sense. `storage` is as the StorageClass's parameters tell."""
 
-    name: PvName
-    size_bytes: int
+    record: QuotaRecord
     storage: Storage
 
 
@@ -45,7 +46,14 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
         raise InvalidInputError("volume_content_source: clones and snapshots are not supported; create an empty volume")
     if request.mutable_parameters:
         raise InvalidInputError("mutable_parameters: VolumeAttributesClasses are not supported; leave the class out")
-    return CreateRequest(name=name, size_bytes=_size_bytes(request), storage=from_parameters(request.parameters))
+    directory = directory_name(name, request.parameters)
+    record = QuotaRecord(
+        path=pv_path(directory),
+        size_bytes=_size_bytes(request),
+        made_for=name if name != directory else None,
+    )
+    parameters = {key: value for key, value in request.parameters.items() if key != SUB_DIR}
+    return CreateRequest(record=record, storage=from_parameters(parameters))
 
 
 def _size_bytes(request: csi_pb2.CreateVolumeRequest) -> int:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from kadalu_ext.csi import capacity
@@ -60,6 +61,7 @@ class Promises:
         self._volume = volume
         self._lock = threading.Lock()
         self._known: dict[PvName, _Known] = {}
+        self._archived: dict[str, int] = {}
         self._ours: dict[PvName, int | None] = {}
         """What is prepared by this process; in bytes once it was accepted."""
         self._changes = 0
@@ -149,6 +151,7 @@ class Promises:
     def _sizes(self, foreign: Mapping[PvName, int]) -> dict[PvName, int]:
         """What each name promises: while it grows, the larger."""
         sizes = {name: known.size for name, known in self._known.items() if known.size is not None}
+        sizes |= {PvName(f".{entry}"): size for entry, size in self._archived.items()}  # a name that no PV has
         for prepared in (foreign, {name: size for name, size in self._ours.items() if size is not None}):
             for name, size in prepared.items():
                 sizes[name] = max(size, sizes.get(name, 0))
@@ -174,12 +177,19 @@ class Promises:
                 del self._known[name]
             unknown = [name for name in names.whole - {CANARY} if self._unknown(name, names, before)]
             foreign = [name for name in names.staged if name not in ours]
+            self._archived = {entry: self._archived[entry] for entry in names.archived & self._archived.keys()}
+            archived = names.archived - self._archived.keys()
         for name in unknown:
             self._learn(records, name, names, before)
+        for entry in archived:
+            if (size := self._size(entry, partial(records.archived, entry))) is not None:
+                with self._lock:
+                    self._archived[entry] = size
         prepared = {}
         for name in foreign:
             # what was published meanwhile was listed under its old name only
-            size = self._size(records, name, staged=True) or self._size(records, name)
+            size = self._size(name, partial(records.read, name, staged=True))
+            size = size or self._size(name, partial(records.read, name))
             if size is not None:
                 prepared[name] = size
         return names, prepared
@@ -191,15 +201,16 @@ class Promises:
         return known.after <= before and known.changes != names.changes.get(name, frozenset())
 
     def _learn(self, records: Records, name: PvName, names: RecordNames, before: int) -> None:
-        known = _Known(size=self._size(records, name), changes=names.changes.get(name, frozenset()), after=before)
+        size, changes = self._size(name, partial(records.read, name)), names.changes.get(name, frozenset())
+        known = _Known(size=size, changes=changes, after=before)
         with self._lock:
             if name not in self._known or self._known[name].after <= before:
                 self._known[name] = known
 
-    def _size(self, records: Records, name: PvName, *, staged: bool = False) -> int | None:
+    def _size(self, name: str, read: Callable[[], QuotaRecord | None]) -> int | None:
         """None if it was deleted meanwhile, or is no record: no brick enforces it, and nothing was promised by it."""
         try:
-            record = records.read(name, staged=staged)
+            record = read()
         except RecordError:
             return None
         except VolumeIOError as error:

@@ -9,7 +9,15 @@ from typing import Final
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import VolumeStore
 from kadalu_ext.errors import VolumeIOError
-from kadalu_ext.layout import RecordNames, changed_path, record_names, record_path, staged_record_path
+from kadalu_ext.layout import (
+    RecordNames,
+    archived_name,
+    archived_record_path,
+    changed_path,
+    record_names,
+    record_path,
+    staged_record_path,
+)
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, PvName, QuotaRecord, decode, encode
 
 RECORD_MODE: Final = 0o700
@@ -24,8 +32,11 @@ class Records:
 
     def read(self, name: PvName, *, staged: bool = False) -> QuotaRecord | None:
         """The record of `name`, or the one in preparation; None if there is none. Raises: RecordError."""
+        return self._read(staged_record_path(name) if staged else record_path(name), name)
+
+    def _read(self, path: str, name: PvName) -> QuotaRecord | None:
         try:
-            return decode(name, self._store.getxattr(_path(name, staged=staged), RECORD_XATTR))
+            return decode(name, self._store.getxattr(path, RECORD_XATTR))
         except VolumeIOError as error:
             # a directory without the xattr was not made by us: whoever makes the record replaces it
             if error.errno not in (ENOENT, ENODATA):
@@ -70,10 +81,25 @@ class Records:
         for suffix in suffixes:
             self._directories.remove(changed_path(name, suffix))
 
+    def archive(self, name: PvName, entry: str) -> bool:
+        """The record is no longer enforced, and goes on counting, for what is archived as `entry`; False if there is
+        none."""
+        try:
+            self._store.rename(record_path(name), archived_record_path(entry))
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return False
+        return True
+
+    def archived(self, entry: str) -> QuotaRecord | None:
+        """The record of what is archived; None if there is none. Raises: RecordError."""
+        return self._read(archived_record_path(entry), archived_name(entry))
+
+    def forget_archived(self, entry: str) -> None:
+        """What was archived is gone, and counts no longer."""
+        self._directories.remove(archived_record_path(entry))
+
     def remove(self, name: PvName) -> bool:
         """Removes the record; False if there is none."""
         return self._directories.remove(record_path(name))
-
-
-def _path(name: PvName, *, staged: bool) -> str:
-    return staged_record_path(name) if staged else record_path(name)

@@ -8,31 +8,42 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from kadalu_ext.csi import canary, enforcement
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
 from kadalu_ext.csi.records import RECORD_MODE, Records
-from kadalu_ext.errors import ConflictError, NotFoundError, RecordError, VolumeIOError
+from kadalu_ext.errors import CapacityError, ConflictError, NotFoundError, RecordError, VolumeIOError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
-from kadalu_ext.layout import TRASH_DIR, pv_path, trash_path
+from kadalu_ext.layout import (
+    ARCHIVE_DIR,
+    TRASH_DIR,
+    archive_entry,
+    archive_path,
+    is_archive_of,
+    pv_path,
+    trash_path,
+)
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
 from kadalu_ext.units import format_bytes
+
+T = TypeVar("T")
 
 PV_MODE: Final = 0o777
 """Pods of any user may write; only the pods that mount the PV see it."""
 
 _PROOF_XATTR: Final = "user.kadalu.proof"
-"""Of the trash: written to see whether the volume takes writes."""
+"""Of trash and archive: written to see whether the volume takes writes."""
 
 _FIRST_LOOK_S: Final = 0.005
 _LOOK_GROWTH: Final = 1.6
@@ -82,11 +93,14 @@ class Volumes:
             return self._store.gfid(record.path)
 
     def _make_new(self, record: QuotaRecord, overcommit: float) -> bool:
-        with self._reserved(record, overcommit) as reservation:
-            if not reservation.found:
-                self._directories.make(record.path, PV_MODE)
-                self._records.publish(record.name)
-            return not reservation.found
+        def make() -> bool:
+            with self._reserved(record, overcommit) as reservation:
+                if not reservation.found:
+                    self._directories.make(record.path, PV_MODE)
+                    self._records.publish(record.name)
+                return not reservation.found
+
+        return self._with_room(make)
 
     def grow(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> tuple[QuotaRecord, Gfid]:
         """The PV's record, which promises at least `size_bytes`, and its directory; idempotent. No PV ever shrinks.
@@ -97,18 +111,32 @@ class Volumes:
             record = self._present(name)
             if record.size_bytes < size_bytes:
                 record = replace(record, size_bytes=size_bytes)
-                with self._reserved(record, overcommit, growing=True) as reservation:
-                    self._records.write(record)
-                    self._promises.learn(record, changes=frozenset({self._records.tell_change(name)}))
-                    self._records.unstage(name)
-                self._records.forget_changes(name, reservation.changes)
+                self._with_room(partial(self._write_larger, record, overcommit))
             else:
                 self._records.unstage(name)  # of a growth that was interrupted
             return record, self._store.gfid(record.path)
 
+    def _write_larger(self, record: QuotaRecord, overcommit: float) -> None:
+        with self._reserved(record, overcommit, growing=True) as reservation:
+            self._records.write(record)
+            told = self._records.tell_change(record.name)
+            self._promises.learn(record, changes=frozenset({told}))
+            self._records.unstage(record.name)
+        self._records.forget_changes(record.name, reservation.changes)
+
+    def _with_room(self, call: Callable[[], T]) -> T:
+        """What the call returns; if there is no room for it, it is made again where people have removed archives."""
+        try:
+            return call()
+        except CapacityError:
+            if not self._forget_what_people_removed():
+                raise
+        return call()
+
     def promised(self) -> Promised:
         """What the volume has promised."""
         with self._explained():
+            self._forget_what_people_removed()
             return self._promises.promised(self._records, usable_bytes=self._usable_bytes)
 
     def record(self, name: PvName) -> QuotaRecord | None:
@@ -189,24 +217,62 @@ class Volumes:
                 changes = self._records.names().changes.get(name, frozenset())
             self._records.forget_changes(name, changes)
 
+    def archive(self, name: PvName) -> None:
+        """The PV's directory is in `archived`, and its record counts for it there, when this returns; idempotent."""
+        with self._explained():
+            entry = archive_entry(name, secrets.token_hex(8))
+            if not self._moved_away(name, ARCHIVE_DIR, archive_path(entry)):
+                entry = self._archived_without_record(name)
+            if entry:
+                self._records.archive(name, entry)
+            self.delete(name)  # what is left of it
+
+    def _archived_without_record(self, name: PvName) -> str:
+        """What an archiving that was interrupted has moved there already; empty if nothing was."""
+        done = self._records.names().archived
+        moved = (entry for entry in self._archived() if is_archive_of(entry, name) and entry not in done)
+        return min(moved, default="")
+
+    def _archived(self) -> Sequence[str]:
+        try:
+            return self._store.listdir(ARCHIVE_DIR)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return ()
+
+    def _forget_what_people_removed(self) -> bool:
+        """What is no longer in the archive counts no longer; whether there was any."""
+        recorded = self._records.names().archived
+        gone = recorded - set(self._archived()) if recorded else frozenset()
+        for entry in gone:
+            self._records.forget_archived(entry)
+        return bool(gone)
+
     def _move_to_trash(self, name: PvName) -> None:
         # The suffix is new each time: a PV of the same name may be in the trash still.
-        source, target = pv_path(name), trash_path(name, secrets.token_hex(8))
+        self._moved_away(name, TRASH_DIR, trash_path(name, secrets.token_hex(8)))
+
+    def _moved_away(self, name: PvName, directory: str, target: str) -> bool:
+        """Whether there was a PV, which is `target` in `directory` now."""
+        source = pv_path(name)
         try:
             self._store.rename(source, target)
         except VolumeIOError as error:
             if error.errno not in (ENOENT, *NO_PARENT):
                 raise
         else:
-            return
+            return True
         # A minority of the bricks may not know of a PV that exists, and says so; only the majority takes a write.
-        self._directories.make(TRASH_DIR, RECORD_MODE)
-        self._store.setxattr(TRASH_DIR, _PROOF_XATTR, b"1")
+        self._directories.make(directory, RECORD_MODE)
+        self._store.setxattr(directory, _PROOF_XATTR, b"1")
         try:
             self._store.rename(source, target)
         except VolumeIOError as error:
             if error.errno != ENOENT:
                 raise
+            return False
+        return True
 
     def silent_bricks(self) -> str | None:
         """The bricks that do not answer, each with the reason; None if all do. Bounded by the probe's timeout."""

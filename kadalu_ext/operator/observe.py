@@ -15,10 +15,11 @@ from kadalu_ext.gluster.support import BLOCK_META, block_hosting
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
 from kadalu_ext.operator.canary import Canaries
+from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.metrics import Key
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.spec import StorageSpec
-from kadalu_ext.storage import Encryption, StorageName
+from kadalu_ext.storage import Encryption, Quota, StorageName
 
 HOST_TIMEOUT_S: Final = 2.0
 """For one call to one host; a live one answers within milliseconds."""
@@ -69,10 +70,16 @@ class Observer:
             volume_id=facts.volume_id,
             geometry=facts.geometry,
             bricks=tuple(map(self._seen, probe.stat_directory(""))),
-            enforcement=self._canaries.look(
-                spec.storage.name, probe, facts.geometry, volume=volume, volume_id=facts.volume_id
-            ),
+            enforcement=self._look_at_canary(spec, probe, facts),
             reserve=facts.reserve,
+        )
+
+    def _look_at_canary(self, spec: StorageSpec, probe: BrickProbe, facts: VolumeFacts) -> Enforcement | None:
+        storage = spec.storage
+        if storage.quota is Quota.NONE:
+            return None
+        return self._canaries.look(
+            storage.name, probe, facts.geometry, volume=storage.volume, volume_id=facts.volume_id
         )
 
     def watch(self, key: Key, done: Done) -> None:

@@ -43,6 +43,7 @@ class Reason(StrEnum):
 
     NOT_ENFORCED = "NotEnforced"
     NO_LIMIT = "NoLimit"
+    QUOTA_OFF = "QuotaOff"
 
     INVALID_SPEC = "InvalidSpec"
     NOT_SUPPORTED_YET = "NotSupportedYet"
@@ -99,12 +100,14 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
         "Whether it enforces sizes is not known. What a brick has missed is brought by self-heal: "
         "gluster volume heal VOLUME info, on a brick host."
     ),
-    Reason.NOT_ENFORCED: (
-        "systemctl start kadalu-quotad; if it runs, kadalu-quotad status there tells why. Claims wait until then."
-    ),
+    Reason.NOT_ENFORCED: ("systemctl start kadalu-quotad; if it runs, kadalu-quotad status there tells why."),
     Reason.NO_LIMIT: (
         "either kadalu-quotad never ran (systemctl start kadalu-quotad), or the file system is not XFS mounted with "
-        "prjquota; kadalu-quotad status there tells which, with the line for fstab. No claim is served until then."
+        "prjquota; kadalu-quotad status there tells which, with the line for fstab."
+    ),
+    Reason.QUOTA_OFF: (
+        "spec.quota is none: sizes are counted, not enforced, and a pod may write more than its claim says, to the "
+        "volume's end. Write quota: required to have them enforced."
     ),
     Reason.NAME_TAKEN: "Give this KadaluStorage another name, or delete what has the name.",
     Reason.VOLUME_CHANGED: (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kadalu_ext.operator.spec import StorageSpec
-from kadalu_ext.storage import PROVISIONER, StorageName, storage_class_name, to_json, to_parameters
+from kadalu_ext.storage import PROVISIONER, ReclaimPolicy, StorageName, storage_class_name, to_json, to_parameters
 
 Manifest = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ def storage_class(spec: StorageSpec, *, owner: str, volume_id: str) -> Manifest:
         },
         "provisioner": PROVISIONER,
         "parameters": to_parameters(spec.storage),
-        "reclaimPolicy": "Delete",
+        "reclaimPolicy": "Retain" if spec.storage.reclaim is ReclaimPolicy.RETAIN else "Delete",
         "volumeBindingMode": "Immediate",
         "mountOptions": list(spec.mount_options),
         "allowVolumeExpansion": False,

@@ -17,7 +17,7 @@ from kadalu_ext.operator.actions import Action, BrickSeen, PatchStatus, PostEven
 from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
-from kadalu_ext.storage import storage_class_name
+from kadalu_ext.storage import Quota, storage_class_name
 from kadalu_ext.units import format_quantity
 
 _GOOD: Final = {
@@ -38,6 +38,10 @@ _MEASURED: Final = _UNKNOWN_TOLD | {
     Reason.ENFORCED, Reason.ENFORCED_WHERE_UP, Reason.NOT_ENFORCED, Reason.NO_LIMIT,
 }  # fmt: skip
 """What was found by the canary, and stays until it says something else."""
+_MEANWHILE: Final = {
+    Quota.REQUIRED: "Claims wait until then.",
+    Quota.OPTIONAL: "spec.quota is optional: claims are served meanwhile, and pods may write more than these say.",
+}
 _OF_A_VOLUME: Final = (
     "volume", "volumeId", "type", "brickCount", "bricksOnline", "bricks", "capacity", "overcommit", "storageClass",
 )  # fmt: skip
@@ -104,8 +108,9 @@ def _findings(outcome: Usable | Problem, before: Mapping[str, Mapping[str, str]]
     """
     if isinstance(outcome, Usable):
         good: dict[Condition, Finding] = {condition: ("True", *found) for condition, found in _GOOD.items()}
-        quota, ready = _quota(outcome.enforcement, before.get(Condition.QUOTA_ENFORCED, {})), _bricks_up(outcome)
-        if quota[0] == "False" and ready[0] == "True":
+        wanted, ready = outcome.spec.storage.quota, _bricks_up(outcome)
+        quota = _quota(outcome.enforcement, before.get(Condition.QUOTA_ENFORCED, {}), wanted)
+        if quota[0] == "False" and wanted is Quota.REQUIRED and ready[0] == "True":
             ready = quota  # each claim would wait for that brick
         supported = _supported(outcome)
         return good | {Condition.SUPPORTED: supported, Condition.QUOTA_ENFORCED: quota, Condition.READY: ready}
@@ -121,9 +126,13 @@ def _findings(outcome: Usable | Problem, before: Mapping[str, Mapping[str, str]]
     return findings | {Condition.QUOTA_ENFORCED: not_measured, Condition.READY: bad}
 
 
-def _quota(found: Enforcement | None, earlier: Mapping[str, str]) -> Finding:
+def _quota(found: Enforcement | None, earlier: Mapping[str, str], wanted: Quota) -> Finding:
+    if wanted is Quota.NONE:
+        return "Unknown", Reason.QUOTA_OFF, Reason.QUOTA_OFF.remedy
     if found is None:
         return "Unknown", Reason.NOT_MEASURED, Reason.NOT_MEASURED.remedy
+    if found.status == "False":
+        return "False", found.reason, f"{found.message} {_MEANWHILE[wanted]}"
     if found.status is not None:
         return found.status, found.reason, found.message
     if earlier.get("reason") in _MEASURED:

@@ -23,6 +23,8 @@ from kadalu_ext.storage import (
     OVERCOMMIT_MAX,
     OVERCOMMIT_MIN,
     Encryption,
+    Quota,
+    ReclaimPolicy,
     Storage,
     check_host,
     check_overcommit,
@@ -33,22 +35,6 @@ from kadalu_ext.storage import (
 MAX_HOSTS: Final = 64
 
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
-
-
-class ReclaimPolicy(StrEnum):
-    """What becomes of a PV's data when its claim is deleted."""
-
-    DELETE = "delete"
-    ARCHIVE = "archive"
-    RETAIN = "retain"
-
-
-class Quota(StrEnum):
-    """Whether a PV may be Bound before every brick enforces its size."""
-
-    REQUIRED = "required"
-    OPTIONAL = "optional"
-    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +48,7 @@ class StorageSpec:
     """
 
     storage: Storage
-    reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
     native: bool = True
-    quota: Quota = Quota.REQUIRED
     tls_secret: str | None = None
     mount_options: tuple[str, ...] = ()
 
@@ -104,18 +88,6 @@ NOT_SERVED: Final = (
         asked=lambda spec: not spec.native,
         what="one PV for a whole volume",
         instead="remove the field, and PVs are directories of the volume",
-    ),
-    _NotServed(
-        field="spec.quota",
-        asked=lambda spec: spec.quota is not Quota.REQUIRED,
-        what="PVs without enforced sizes",
-        instead="remove the field, or write quota: required",
-    ),
-    _NotServed(
-        field="spec.pvReclaimPolicy",
-        asked=lambda spec: spec.reclaim_policy is not ReclaimPolicy.DELETE,
-        what="keeping the data of deleted claims",
-        instead="remove the field, or write pvReclaimPolicy: delete",
     ),
 )
 """The one table of what is understood but not done yet."""
@@ -161,10 +133,10 @@ def parse_spec(name: str, spec: object) -> StorageSpec:
             options=options,
             overcommit=_overcommit(fields),
             tls=tls,
+            reclaim=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
+            quota=_choice(fields, "quota", Quota, Quota.REQUIRED),
         ),
-        reclaim_policy=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
         native=_native(fields),
-        quota=_choice(fields, "quota", Quota, Quota.REQUIRED),
         tls_secret=tls_secret,
         mount_options=mount_options,
     )

@@ -18,9 +18,9 @@ from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import PvName
-from kadalu_ext.storage import StorageName
+from kadalu_ext.storage import Quota, ReclaimPolicy, StorageName
 from kadalu_ext.units import GIB, MIB
-from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore, replica
+from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore, pv, replica
 
 PV = PvName("pvc-1")
 
@@ -37,7 +37,7 @@ class Fixture:
         self.threads = ThreadPoolExecutor(64)
 
     def create(self, name: str = PV, size_bytes: int = 64 * MIB, *, timeout_s: float = 10.0) -> None:
-        self.client.create(PvName(name), size_bytes, timeout_s=timeout_s)
+        self.client.create(pv(name, size_bytes), timeout_s=timeout_s)
 
     def create_elsewhere(self, name: str = PV, *, timeout_s: float = 10.0) -> Future[None]:
         return self.threads.submit(self.create, name, timeout_s=timeout_s)
@@ -96,9 +96,9 @@ def test_storages_that_share_a_volume_share_what_is_promised_each_with_its_own_o
     on.create("pvc-1", 64 * MIB)
     other = on.clients.of(replace(STORAGE, name=StorageName("other")))
     with pytest.raises(CapacityError, match="64 MiB are promised to 1 PVs"):
-        other.create(PvName("pvc-2"), 64 * MIB, timeout_s=10)
+        other.create(pv("pvc-2", 64 * MIB), timeout_s=10)
     other = on.clients.of(replace(STORAGE, name=StorageName("other"), overcommit=2.0))
-    other.create(PvName("pvc-2"), 64 * MIB, timeout_s=10)
+    other.create(pv("pvc-2", 64 * MIB), timeout_s=10)
 
 
 def test_a_pv_is_taken_until_the_work_ends_and_not_until_its_caller_gives_up(on: Fixture) -> None:
@@ -140,7 +140,7 @@ def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
     other = MemoryStore()
     connector = MemoryConnector(other, MemoryBricks(other))
     client = StorageClient(replace(STORAGE), connector=connector, log=Logger("test"))
-    client.create(PV, 64 * MIB, timeout_s=10)
+    client.create(pv(PV, 64 * MIB), timeout_s=10)
     assert not any(future.done() for future in dead)
     client.close()
 
@@ -185,7 +185,7 @@ def test_two_storages_on_one_volume_promise_it_once(on: Fixture, monkeypatch: py
     assert reached.wait(10)  # promised, and not recorded yet
     try:
         with pytest.raises(CapacityError, match="64 MiB are promised to 1 PV"):
-            on.clients.of(replace(STORAGE, name=StorageName("other"))).create(PvName("pvc-1"), GIB, timeout_s=10)
+            on.clients.of(replace(STORAGE, name=StorageName("other"))).create(pv("pvc-1", GIB), timeout_s=10)
     finally:
         go_on.set()
     first.result()
@@ -231,3 +231,37 @@ def test_what_an_earlier_process_left_in_the_trash_is_removed(on: Fixture) -> No
     on.create()
     on.client.delete(PV, timeout_s=10)
     until(lambda: not any(path.startswith("trash/") for path in on.store.nodes))
+
+
+@pytest.mark.parametrize(
+    ("reclaim", "left"),
+    [
+        (ReclaimPolicy.DELETE, set()),
+        (ReclaimPolicy.ARCHIVE, {"archived/pvc-1", "info/quota/.pvc-1"}),
+        (ReclaimPolicy.RETAIN, {pv_path(PV), "info/quota/pvc-1"}),
+    ],
+)
+def test_what_becomes_of_a_deleted_pv_is_as_the_storage_says(
+    on: Fixture, reclaim: ReclaimPolicy, left: set[str]
+) -> None:
+    on.create()
+    on.clients.of(replace(STORAGE, reclaim=reclaim))
+    for _ in range(2):
+        on.client.delete(PV, timeout_s=10)
+    until(lambda: {path.partition(".")[0] or path for path in on.store.nodes if path.startswith("trash/")} == set())
+    there = {path for path in on.store.nodes if "pvc-1" in path}
+    assert len(there) == len(left)
+    assert all(any(path.startswith(start) for start in left) for path in there)
+
+
+@pytest.mark.parametrize("quota", [Quota.OPTIONAL, Quota.NONE])
+def test_where_sizes_need_not_be_enforced_no_claim_waits_and_all_is_counted(on: Fixture, quota: Quota) -> None:
+    on.bricks.idle = {"h1", "h2", "h3"}
+    with pytest.raises(NotEnforcedError):
+        on.create(timeout_s=1)
+    on.clients.of(replace(STORAGE, quota=quota))
+    on.create("pvc-2", 512 * MIB)
+    assert on.client.grow(PvName("pvc-2"), 600 * MIB, timeout_s=10) == 600 * MIB
+    with pytest.raises(CapacityError):
+        on.create("pvc-3", 512 * MIB)
+    assert on.connector.opened == 1

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi import params
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.record import PvName
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName, QuotaRecord
 from kadalu_ext.storage import to_parameters
 from kadalu_ext.units import GIB, MIB
-from tests.unit.csi.memory import STORAGE
+from tests.unit.csi.memory import STORAGE, pv
 
 Mode = csi_pb2.VolumeCapability.AccessMode
 
@@ -34,13 +38,46 @@ def request(name: str = "pvc-1", size: int | None = 64 * MIB) -> csi_pb2.CreateV
 
 
 def test_a_request_becomes_a_typed_one() -> None:
-    assert params.create_request(request()) == params.CreateRequest(
-        name=PvName("pvc-1"), size_bytes=64 * MIB, storage=STORAGE
-    )
+    assert params.create_request(request()) == params.CreateRequest(record=pv("pvc-1", 64 * MIB), storage=STORAGE)
+
+
+def named(pattern: str, **told: str) -> QuotaRecord:
+    asked = request()
+    asked.parameters.update({"subDir": pattern} | {f"csi.storage.k8s.io/{key}": value for key, value in told.items()})
+    return params.create_request(asked).record
+
+
+def test_a_directory_is_called_as_the_class_says_and_tells_whom_it_was_made_for() -> None:
+    record = named("${pvc.metadata.namespace}-${pvc.metadata.name}", **{"pvc/namespace": "shop", "pvc/name": "db"})
+    assert (record.path, record.made_for) == (pv_path(PvName("shop-db")), "pvc-1")
+    assert named("${pv.metadata.name}", **{"pv/name": "pvc-1"}).made_for is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("${pvc.metadata.uid}", "is unknown; allowed are pvc.metadata.namespace"),
+        ("${pvc.metadata.namespace}", "--extra-create-metadata"),
+        ("../${pvc.metadata.name}", "no directory of a PV can have"),
+        ("a/${pvc.metadata.name}", "no directory of a PV can have"),
+        ("", "no directory of a PV can have"),
+        ("kadalu-canary", "reserved"),
+    ],
+)
+def test_a_pattern_that_comes_to_no_name_is_refused(pattern: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"parameters\.subDir: .*{says}"):
+        named(pattern)
+
+
+@given(pattern=st.text(max_size=30), claim=st.text(max_size=10))
+def test_whatever_a_pattern_and_a_claim_are_the_directory_is_one_name(pattern: str, claim: str) -> None:
+    with suppress(InvalidInputError):
+        name = named(pattern + "${pvc.metadata.name}", **{"pvc/name": claim}).name
+        assert "/" not in name and name not in (".", "..") and not name.startswith(".")
 
 
 def test_without_a_capacity_range_it_is_one_gib() -> None:
-    assert params.create_request(request(size=None)).size_bytes == GIB
+    assert params.create_request(request(size=None)).record.size_bytes == GIB
 
 
 @pytest.mark.parametrize("mode", [m for m in Mode.Mode.values() if 1 <= m <= 5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from errno import ENOTCONN, EROFS
 
 import pytest
@@ -416,3 +417,51 @@ def test_what_another_controller_prepares_is_counted(on: Fixture) -> None:
     other.publish(PvName("pvc-9"))
     with pytest.raises(CapacityError, match="at most 12 MiB"):
         on.create()
+
+
+def test_two_claims_that_come_to_one_directory_do_not_share_it(on: Fixture) -> None:
+    first, second = (replace(pv("shop-db", MIB), made_for=PvName(name)) for name in ("pvc-1", "pvc-2"))
+    on.volumes.make(first)
+    on.volumes.make(first)
+    with pytest.raises(ConflictError, match="that of pvc-1; pvc-2 cannot have it"):
+        on.volumes.make(second)
+    on.volumes.delete(PvName("shop-db"))
+    on.volumes.make(second)
+
+
+def archived(on: Fixture) -> list[str]:
+    return [path for path in on.store.nodes if path.startswith("archived/")]
+
+
+@pytest.mark.parametrize("steps", range(14))
+def test_an_archiving_that_was_killed_at_any_step_is_completed_and_goes_on_counting(on: Fixture, steps: int) -> None:
+    on.create(PV, 512 * MIB)
+    on.store.write(f"{pv_path(PV)}/data")
+    on.volumes.grow(PV, 600 * MIB)
+    on.store.crash_at = on.store.calls + steps
+    with suppress(Crash):
+        on.volumes.archive(PV)
+    on.restart()
+    on.volumes.archive(PV)
+    (directory, data) = archived(on)
+    assert data == f"{directory}/data"
+    assert [path for path in on.left() if not path.startswith("archived")] == [
+        f"info/quota/.{directory.removeprefix('archived/')}.archived"
+    ]
+    assert on.volumes.promised().size_bytes == 600 * MIB
+    with pytest.raises(CapacityError):
+        on.create(PV, 512 * MIB)
+
+
+def test_what_people_remove_from_the_archive_counts_no_longer(on: Fixture) -> None:
+    for _ in range(2):
+        on.create(PV, 512 * MIB)
+        on.volumes.archive(PV)
+    on.volumes.archive(PV)
+    first, second = archived(on)
+    assert on.volumes.promised().size_bytes == GIB
+    on.store.remove_tree(first)
+    on.create(PV, 512 * MIB)
+    on.volumes.archive(PV)
+    on.store.remove_tree(second)
+    assert on.volumes.promised().size_bytes == 512 * MIB

@@ -14,6 +14,7 @@ from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.report import report, volume_type
+from kadalu_ext.storage import Quota
 from kadalu_ext.units import GIB
 from tests.unit.operator.samples import LATER, NOW, resource, usable
 
@@ -173,17 +174,35 @@ def measured(status: str | None, reason: Reason, message: str = "words") -> Usab
 
 def test_a_brick_that_does_not_enforce_makes_the_storage_not_ready_and_is_told_once() -> None:
     good, _ = reported(measured("True", Reason.ENFORCED))
-    bad, events = reported(measured("False", Reason.NOT_ENFORCED, "on node2"), good, LATER)
+    bad, events = reported(measured("False", Reason.NOT_ENFORCED, "on node2."), good, LATER)
     found = conditions(bad)
     for condition in ("QuotaEnforced", "Ready"):
         assert [found[condition][key] for key in ("status", "reason", "message")] == [
             "False",
             "NotEnforced",
-            "on node2",
+            "on node2. Claims wait until then.",
         ]
     assert (found["Supported"]["status"], events) == ("True", ["NotEnforced"])
     _, events = reported(measured("True", Reason.ENFORCED), bad, LATER)
     assert sorted(events) == ["Enforced", "StorageReady"]
+
+
+def test_where_enforcement_is_optional_a_brick_without_it_keeps_no_claim_waiting() -> None:
+    after, _ = reported(wanting(measured("False", Reason.NOT_ENFORCED, "on node2."), Quota.OPTIONAL))
+    found = conditions(after)
+    assert (found["QuotaEnforced"]["status"], found["Ready"]["status"]) == ("False", "True")
+    assert found["QuotaEnforced"]["message"].startswith("on node2. spec.quota is optional: claims are served")
+
+
+def test_where_nobody_wants_sizes_enforced_that_is_said() -> None:
+    after, _ = reported(wanting(usable(), Quota.NONE))
+    found = conditions(after)
+    assert (found["QuotaEnforced"]["status"], found["QuotaEnforced"]["reason"]) == ("Unknown", "QuotaOff")
+    assert found["Ready"]["status"] == "True"
+
+
+def wanting(found: Usable, quota: Quota) -> Usable:
+    return replace(found, spec=replace(found.spec, storage=replace(found.spec.storage, quota=quota)))
 
 
 def test_bricks_say_whether_they_enforce_where_that_is_known() -> None:

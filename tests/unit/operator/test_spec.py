@@ -173,8 +173,6 @@ def test_a_name_too_long_for_a_storage_is_refused() -> None:
     ("fields", "path"),
     [
         ({"kadalu-format": False}, "spec.kadalu-format"),
-        ({"quota": "none"}, "spec.quota"),
-        ({"pvReclaimPolicy": "Retain"}, "spec.pvReclaimPolicy"),
     ],
 )
 def test_what_is_understood_but_not_done_yet_is_said(fields: dict[str, object], path: str) -> None:
