@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from tests.integration.encrypted import encrypted
 from tests.testbed import deb, paths
 
 LIFE = "life"
-SAFE = "safe"
 LIFE_CLASS = f"kadalu.external.{LIFE}"
 OPERATOR = "deploy/kadalu-ext-operator"
 PROGRAM = "bin/kadalu-ext-operator"
@@ -250,64 +250,87 @@ def test_it_has_no_privilege_and_its_image_is_read_only(installed: Story) -> Non
     assert "ro" in root.split()[5].split(","), root
 
 
-@pytest.fixture
-def safe(installed: Story, tmp_path: Path) -> Iterator[tuple[Story, Authority]]:
-    """The whole cluster encrypted, with one more volume; storages in the clear have an outage meanwhile."""
-    authority = Authority(tmp_path)
-    installed.hosts.create_volume(SAFE, "replica 3", installed.names)
-    deb.install(installed.hosts, [VOLUME, SAFE])
+@dataclass(frozen=True, kw_only=True)
+class Safe:
+    """A volume that is encrypted, with a storage of its name; `management`: whether glusterd is, too."""
+
+    story: Story
+    authority: Authority
+    name: str
+    management: bool
+
+    def ask(self, **tls: Any) -> None:
+        """For the storage, with this spec.tls; without any if there is none."""
+        fields: dict[str, Any] = {"tls": tls} if tls else {}
+        self.story.apply(storage(self.name, volume=self.name, **fields))
+
+    def give(self, files: dict[str, bytes]) -> None:
+        """The Secret that the storage names."""
+        data = {key: base64.b64encode(files[file]).decode() for file, key in KEYS.items()}
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": data}
+        self.story.apply({**secret, "metadata": {"name": self.name, "namespace": "default"}})
+
+    def failed(self, reason: str) -> None:
+        self.story.wait(reason, lambda: finding(self.story.get("kds", self.name), "Ready").get("reason") == reason)
+
+    def handed_on(self) -> dict[str, bytes]:
+        """TLS files that controller and mounters are given."""
+        found = self.story.kube.kubectl("get", "secret", TLS_FILES, "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
+        data = json.loads(found or "{}").get("data") or {}
+        return {key: base64.b64decode(text) for key, text in data.items()}
+
+
+@pytest.fixture(params=["all", "bricks"])
+def safe(request: pytest.FixtureRequest, installed: Story, tmp_path: Path) -> Iterator[Safe]:
+    """All of the cluster encrypted, so that storages in the clear have an outage meanwhile, or one volume's bricks."""
+    name, management, authority = f"safe-{request.param}", request.param == "all", Authority(tmp_path)
+    installed.hosts.create_volume(name, "replica 3", installed.names)
+    deb.install(installed.hosts, [VOLUME, name])
     try:
-        with encrypted(installed.hosts, authority, tmp_path, SAFE):
-            yield installed, authority
+        with encrypted(installed.hosts, authority, tmp_path, name, management=management):
+            yield Safe(story=installed, authority=authority, name=name, management=management)
     finally:
-        installed.kube.kubectl("delete", "kds", SAFE, "-n", "default", "--ignore-not-found", timeout=300)
-        installed.kube.kubectl("delete", "secret", SAFE, "-n", "default", "--ignore-not-found")
-        installed.hosts.delete_volume(SAFE)
+        installed.kube.kubectl("delete", "kds", name, "-n", "default", "--ignore-not-found", timeout=300)
+        installed.kube.kubectl("delete", "secret", name, "-n", "default", "--ignore-not-found")
+        installed.hosts.delete_volume(name)
         deb.install(installed.hosts, [VOLUME])
 
 
-def give(story: Story, files: dict[str, bytes]) -> None:
-    """The Secret that the storage names."""
-    data = {key: base64.b64encode(files[file]).decode() for file, key in KEYS.items()}
-    secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": data}
-    story.apply({**secret, "metadata": {"name": SAFE, "namespace": "default"}})
+def assert_spec_tls_is_followed_until_it_is_as_the_cluster_is(safe: Safe) -> None:
+    safe.ask()
+    safe.failed("TlsMismatch")
+    safe.ask(secretName=safe.name, management=not safe.management)
+    safe.failed("SecretNotFound")
+    safe.give(safe.authority.issue("client"))
+    safe.failed("TlsMismatch")
+    assert safe.handed_on() == {}
+    safe.ask(secretName=safe.name, management=safe.management)
+    ready(safe.story, safe.name)
 
 
-def test_a_claim_of_an_encrypted_cluster_is_bound_and_written_and_its_certificate_renewed(
-    safe: tuple[Story, Authority],
-) -> None:
-    story, authority = safe
-
-    def failed(reason: str) -> Any:
-        return story.wait(reason, lambda: finding(story.get("kds", SAFE), "Ready").get("reason") == reason)
-
-    def handed_on() -> bytes:
-        return base64.b64decode(story.get("secret", TLS_FILES, "-n", NAMESPACE)["data"][f"{SAFE}.crt"])
-
-    story.apply(storage(SAFE, volume=SAFE))
-    failed("TlsMismatch")
-    story.apply(storage(SAFE, volume=SAFE, tls={"secretName": SAFE}))
-    failed("SecretNotFound")
-    give(story, authority.issue("client"))
-    ready(story, SAFE)
-    story.apply(claim_manifest(SAFE, 16, f"kadalu.external.{SAFE}"))
-    story.wait_bound(SAFE)
+def test_a_claim_of_an_encrypted_cluster_is_bound_and_written_and_its_certificate_renewed(safe: Safe) -> None:
+    assert_spec_tls_is_followed_until_it_is_as_the_cluster_is(safe)
+    story, name = safe.story, safe.name
+    story.apply(claim_manifest(name, 16, f"kadalu.external.{name}"))
+    story.wait_bound(name)
     pod = yaml.safe_load((paths.REPOSITORY / "examples" / "pod.yaml").read_text())
-    pod["metadata"]["name"] = SAFE
-    pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = SAFE
+    pod["metadata"]["name"] = name
+    pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = name
     story.apply(pod)
-    story.wait_running(SAFE)
-    story.in_pod(SAFE, "sh", "-c", "echo secret > /data/file")
-    pv = story.get("pvc", SAFE)["spec"]["volumeName"]
-    assert story.on("brick2", "cat", f"/bricks/{SAFE}/{pv_path(pv)}/file") == "secret"
-    renewed = authority.issue("renewed")
-    give(story, renewed)
-    story.wait("the renewed certificate to be handed on", lambda: handed_on() == renewed[CERTIFICATE])
-    story.kube.kubectl("delete", "pod", SAFE, "--grace-period=0", "--force")
-    story.kube.kubectl("delete", "pvc", SAFE)
+    story.wait_running(name)
+    story.in_pod(name, "sh", "-c", "echo secret > /data/file")
+    pv = story.get("pvc", name)["spec"]["volumeName"]
+    assert story.on("brick2", "cat", f"/bricks/{name}/{pv_path(pv)}/file") == "secret"
+    renewed = safe.authority.issue("renewed")
+    safe.give(renewed)
+    story.wait(
+        "the renewed certificate to be handed on", lambda: safe.handed_on()[f"{name}.crt"] == renewed[CERTIFICATE]
+    )
+    story.kube.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+    story.kube.kubectl("delete", "pvc", name)
     story.wait("the PV to be gone", lambda: pv not in story.kube.kubectl("get", "pv", "-o", "name"))
-    story.kube.kubectl("delete", "kds", SAFE, "-n", "default", timeout=300)
-    assert not story.get("secret", TLS_FILES, "-n", NAMESPACE).get("data")
+    story.kube.kubectl("delete", "kds", name, "-n", "default", timeout=300)
+    assert safe.handed_on() == {}
 
 
 def test_every_right_that_it_has_is_used_and_it_asked_for_no_other(installed: Story) -> None:

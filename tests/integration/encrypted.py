@@ -13,8 +13,13 @@ SSL_DIRECTORY = "/usr/lib/ssl"
 
 
 @contextmanager
-def encrypted(hosts: BrickHosts, authority: Authority, directory: Path, *volumes: str) -> Iterator[None]:
-    """All of the cluster encrypted, management and the bricks of `volumes`, whose options stay. `directory` is ours."""
+def encrypted(
+    hosts: BrickHosts, authority: Authority, directory: Path, *volumes: str, management: bool = True
+) -> Iterator[None]:
+    """The bricks of `volumes` encrypted, whose options stay, and the hosts' management if `management`.
+
+    `directory` is ours.
+    """
     for volume in volumes:
         for option in ("client.ssl", "server.ssl"):
             hosts.gluster("volume", "set", volume, option, "on")
@@ -22,6 +27,12 @@ def encrypted(hosts: BrickHosts, authority: Authority, directory: Path, *volumes
         for name, content in authority.issue(host.name).items():
             (directory / name).write_bytes(content)
             host.put(directory / name, f"{SSL_DIRECTORY}/{name}")
+    if not management:
+        for volume in volumes:
+            hosts.gluster("volume", "stop", volume)
+            hosts.start_volume(volume)
+        yield
+        return
     _encrypt(hosts, True)
     try:
         yield
