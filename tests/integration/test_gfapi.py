@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from errno import EROFS
+from pathlib import Path
 
 import pytest
 
-from kadalu_ext.errors import VolfileError, VolumeIOError
+from kadalu_ext.errors import VolfileError
 from kadalu_ext.gluster.feed import Source, fetch
 from kadalu_ext.gluster.gfapi import Volume
 from tests.testbed.brickhosts import BrickHosts
@@ -17,6 +17,7 @@ from tests.testbed.progress import wait_until
 VOLUME = "gfapi"
 HOSTS = ("brick3", "brick2", "brick1")
 LESS_THAN_GLUSTER_WAITS_S = 5.0
+HOUR_S = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +45,21 @@ def test_a_silent_host_does_not_keep_the_first_call_and_is_joined_when_it_answer
         third.uncut()
 
 
-def test_a_changed_option_reaches_a_client_that_runs(volumes: BrickHosts) -> None:
-    with Volume.open(VOLUME, HOSTS, refresh_s=1) as volume:
-        volume.mkdir("writable", 0o755)
-        volumes.gluster("volume", "set", VOLUME, "features.read-only", "on")
+def test_a_changed_option_reaches_a_client_that_runs_by_what_glusterd_tells(
+    volumes: BrickHosts, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
 
-        def read_only() -> bool:
-            try:
-                volume.mkdir(f"x-{time.monotonic_ns()}", 0o755)
-            except VolumeIOError as error:
-                return error.errno == EROFS
-            return False
+    def graphs() -> list[str]:
+        # gluster writes each graph that it makes; the last translator is io-stats
+        return [graph for graph in log.read_text().split("Final graph:")[1:] if "debug/io-stats" in graph]
 
-        wait_until("the client to be read-only", read_only, seconds=60)
-        volumes.gluster("volume", "set", VOLUME, "features.read-only", "off")
-        wait_until("the client to write again", lambda: not read_only(), seconds=60)
+    with Volume.open(VOLUME, HOSTS, refresh_s=HOUR_S, log_file=str(log)) as volume:
+        volume.mkdir("before", 0o755)
+        volumes.gluster("volume", "set", VOLUME, "performance.quick-read", "off")
+        wait_until("the client to have a new graph", lambda: len(graphs()) > 1, seconds=60)
+        assert ["performance/quick-read" in graph for graph in graphs()] == [True, False]
+        volume.mkdir("after", 0o755)
 
 
 def test_a_volfile_that_holds_more_than_a_client_is_refused_with_the_remedy(volumes: BrickHosts) -> None:
