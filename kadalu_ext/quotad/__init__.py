@@ -16,6 +16,7 @@ From the inside outwards:
     metrics    for Prometheus, to a file;  metrics_http  or over HTTP
     once       one turn of it in the foreground, or as a dry run;  tally  counts what is changed, or keeps it from being
     status     the same looked at without changing anything;  explain  for one PV, step by step
+    aside      a child process in which they look, to be left behind where a file system hangs
     heal       which files on a brick wait for gluster's self-heal
     show       what was looked at, as people and monitoring read it;  progress  a bar meanwhile
     main       the command line

@@ -38,7 +38,7 @@ on to systemd."""
 STOP_S: Final = 2.0
 """How long a worker is waited for at the end."""
 
-_HANGS: Final = "a system call on its file system does not come back: see dmesg for the reason"
+HANGS: Final = "a system call on its file system does not come back: see dmesg for the reason"
 _log: Final = Logger(__name__)
 
 
@@ -281,7 +281,7 @@ class Daemon:
         now, hung = time.monotonic(), dict[str, str]()
         for worker in self._workers.values():
             if self._threads and worker.hangs_s(now) > HANG_S:
-                hung.update((brick.path, f"{brick.path}: {_HANGS}") for brick in worker.bricks)
+                hung.update((brick.path, f"{brick.path}: {HANGS}") for brick in worker.bricks)
         for path in sorted(set(hung) - set(self._hung)):
             _log.error("brick hangs", brick=path, reason=hung[path])
         for path in sorted(set(self._hung) - set(hung)):

@@ -14,7 +14,7 @@ from kadalu_ext.errors import QuotaError, RecordError
 from kadalu_ext.quotad import plan, scan, show, status
 from kadalu_ext.quotad.bricks import EXPORT_OPTION, VOLUMES_FILE, Brick, Choice, read_inventory
 from kadalu_ext.quotad.plan import State
-from kadalu_ext.quotad.status import Progress, PvStatus
+from kadalu_ext.quotad.status import At, Progress, PvStatus
 from kadalu_ext.quotad.xfs import FileSystems
 from kadalu_ext.record import RECORDS_DIR, check_pv_name
 from kadalu_ext.units import format_bytes
@@ -65,14 +65,16 @@ def explain(
     *,
     daemon_running: bool,
     hung: Mapping[str, str] = MappingProxyType({}),
+    at: At = lambda path: None,
     progress: Progress = lambda *_: None,
 ) -> Answer:
     """Looks for the PV on every brick of this host. Raises: RecordError if it cannot be a PV's name."""
     check_pv_name(pv)
-    report = status.look(glusterd_dir, systems, daemon_running=daemon_running, hung=hung, progress=progress)
+    report = status.look(glusterd_dir, systems, daemon_running=daemon_running, hung=hung, at=at, progress=progress)
     seen = {brick.path: brick for brick in report.bricks}
     answers, volumes = list[BrickAnswer](), set[str]()
     for brick in read_inventory(glusterd_dir).bricks:
+        at(brick.path)
         looked = seen.get(brick.path)
         row = next((row for row in looked.pvs if row.pv == pv), None) if looked else None
         refused = looked.refused if looked else ""

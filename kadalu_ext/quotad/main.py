@@ -10,20 +10,23 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from kadalu_ext import __version__, log
-from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.quotad import config, explain, once, show, status, told
+from kadalu_ext.errors import DeadlineError, InvalidInputError
+from kadalu_ext.quotad import aside, config, explain, once, show, status, told
+from kadalu_ext.quotad.bricks import read_inventory
 from kadalu_ext.quotad.config import Config
 from kadalu_ext.quotad.daemon import Daemon
 from kadalu_ext.quotad.metrics import Exporter
 from kadalu_ext.quotad.progress import Bar
 from kadalu_ext.quotad.told import TellingNotifier
 from kadalu_ext.quotad.xfs import Xfs
+
+T = TypeVar("T")
 
 RUN_DIR: Final = "/run/kadalu-quotad"
 OK: Final = 0
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may be in any language, the locale need not be
     try:
         return _COMMANDS[options.command](options, _configuration(options))
-    except InvalidInputError as error:
+    except (DeadlineError, InvalidInputError) as error:
         print(f"kadalu-quotad: {error}", file=sys.stderr)
         return show.Level.UNKNOWN if options.command == "check" else CANNOT
     except KeyboardInterrupt:
@@ -185,17 +188,21 @@ def _config(_: argparse.Namespace, chosen: Config) -> int:
 
 
 def _look(chosen: Config, options: argparse.Namespace) -> status.Report:
-    running, hung = _daemon()
-    with Bar(sys.stderr) as bar:
-        report = status.look(
+    running, known = _daemon()
+    report = _aside(
+        chosen,
+        known,
+        lambda hung, at, tell: status.look(
             chosen.glusterd_dir,
             Xfs(),
             daemon_running=running,
             hung=hung,
             volumes=options.volume or (),
             paths=options.brick or (),
-            progress=bar,
-        )
+            at=at,
+            progress=tell,
+        ),
+    )
     chosen_some = [*(options.volume or ()), *(options.brick or ())]
     if chosen_some and not report.bricks:
         raise InvalidInputError(
@@ -227,13 +234,27 @@ def _check(options: argparse.Namespace, chosen: Config) -> int:
 
 
 def _explain(options: argparse.Namespace, chosen: Config) -> int:
-    running, hung = _daemon()
-    with Bar(sys.stderr) as bar:
-        answer = explain.explain(
-            options.pv, chosen.glusterd_dir, Xfs(), daemon_running=running, hung=hung, progress=bar
-        )
+    running, known = _daemon()
+    answer = _aside(
+        chosen,
+        known,
+        lambda hung, at, tell: explain.explain(
+            options.pv, chosen.glusterd_dir, Xfs(), daemon_running=running, hung=hung, at=at, progress=tell
+        ),
+    )
     sys.stdout.write(explain.to_json(answer) + "\n" if options.json else explain.render(answer))
     return OK if answer.enforced else LOOK
+
+
+def _aside(chosen: Config, hung: Mapping[str, str], work: aside.Work[T]) -> T:
+    """What `work` sees of the bricks, without those on which it would hang."""
+
+    def beside(path: str) -> list[str]:
+        places = Xfs().places({brick.path for brick in read_inventory(chosen.glusterd_dir).bricks})
+        return [other for other, place in places.items() if place and place == places.get(path)]
+
+    with Bar(sys.stderr) as bar:
+        return aside.look(work, beside=beside, hung=hung, progress=bar)
 
 
 def _daemon() -> tuple[bool, dict[str, str]]:

@@ -19,6 +19,8 @@ from kadalu_ext.units import MIB
 
 Progress = Callable[[int, int], None]
 """Called with how many PVs were looked at, and how many there are as far as is known."""
+At = Callable[[str], None]
+"""Called with the path of a brick before it is touched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ def look(
     hung: Mapping[str, str] = MappingProxyType({}),
     volumes: Collection[str] = (),
     paths: Collection[str] = (),
+    at: At = lambda path: None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Looks at every brick that is kadalu-quotad's. What cannot be seen is in the report, with the reason.
@@ -96,9 +99,14 @@ def look(
         look.brick(brick, hung.get(brick.path, ""))
         for brick in inventory.bricks
         if (not volumes or brick.volume in volumes) and (not paths or brick.path in paths)
-        if brick.path in hung or is_served(brick)
+        if brick.path in hung or _is_served(brick, at)
     )
     return Report(daemon_running=daemon_running, problems=inventory.problems, bricks=bricks)
+
+
+def _is_served(brick: Brick, at: At) -> bool:
+    at(brick.path)
+    return is_served(brick)
 
 
 def is_served(brick: Brick) -> bool:

@@ -107,6 +107,36 @@ def test_a_brick_that_only_the_sandboxed_daemon_cannot_reach_is_critical(host: B
     assert quotad(host, "check").startswith("OK")
 
 
+HANG = f"""
+gluster --mode=script volume create hung brick1:/spare/b force
+gluster --mode=script volume start hung
+gluster --mode=script volume stop hung
+printf '\nhung\n' >> /var/lib/glusterd/kadalustorage.info
+glusterfs --volfile-server=brick1 --volfile-id={VOLUME} --pid-file=/run/spare.pid /spare
+kill -STOP $(cat /run/spare.pid)
+"""
+
+
+def test_without_the_daemon_a_brick_that_hangs_is_named_and_the_others_are_shown(host: BrickHost) -> None:
+    """A mount whose server stands still, over the brick: to look at a frozen XFS, unlike to write to it, does not
+    hang."""
+    host.run(["systemctl", "stop", "kadalu-quotad"])
+    host.run(["mkdir", "-p", "/spare"])
+    host.run(["sh", "-ec", HANG])
+    report = json.loads(quotad(host, "status", "--json"))
+    seen = {brick["path"]: (brick["refused"], len(brick["pvs"])) for brick in report["bricks"]}
+    why = "/spare/b: a system call on its file system does not come back: see dmesg for the reason"
+    assert seen == {f"/bricks/{VOLUME}": ("", 2), "/spare/b": (why, 0)}
+    answer = json.loads(quotad(host, "explain", "pvc-1", "--json"))
+    assert {brick["path"]: brick["state"] for brick in answer["bricks"]} == {f"/bricks/{VOLUME}": "enforced"}
+    host.run(["sh", "-c", "kill -CONT $(cat /run/spare.pid); umount /spare"])
+    host.run(["gluster", "--mode=script", "volume", "delete", "hung"])
+    host.run(["rm", "-r", "/spare"])
+    host.run(["sed", "-i", "/hung/d", "/var/lib/glusterd/kadalustorage.info"])
+    assert host.run(["pgrep", "-f", "kadalu_ext.quotad"], check=False).stdout == ""
+    host.run(["systemctl", "start", "kadalu-quotad"])
+
+
 def test_limits_stay_in_force_while_the_package_is_upgraded_and_removed(host: BrickHost) -> None:
     def limits() -> list[str]:
         report = host.run(["xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks"]).stdout
