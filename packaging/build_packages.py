@@ -32,15 +32,16 @@ EPOCH: Final = "1577836800"
 """2020-01-01, of every file in the package, whenever it is built: its version tells packages apart, not the clock."""
 
 
-def build(output: Path, nfpm: Path, packager: str = "deb") -> Path:
-    """Builds a package ("deb" or "rpm") into the directory `output` and returns its path.
+def build(output: Path, nfpm: Path, packager: str = "deb", version: str = "") -> Path:
+    """Builds a package ("deb" or "rpm") into the directory `output` and returns its path. version: the project's, if not
+    given.
 
     Raises: RuntimeError with what nfpm said.
     """
     output.mkdir(parents=True, exist_ok=True)
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    package = output / NAMES[packager].format(version=project["version"])
-    environment = {**os.environ, "VERSION": project["version"], "MAINTAINER": MAINTAINER, "SOURCE_DATE_EPOCH": EPOCH}
+    version = version or tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    package = output / NAMES[packager].format(version=version)
+    environment = {**os.environ, "VERSION": version, "MAINTAINER": MAINTAINER, "SOURCE_DATE_EPOCH": EPOCH}
     with tempfile.TemporaryDirectory() as directory:
         stage = Path(directory)
         lay_out(stage)

@@ -13,7 +13,7 @@ from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName
 from kadalu_ext.units import MIB
 from tests.integration.quotad_site import Site, served
-from tests.testbed import deb, paths
+from tests.testbed import paths
 from tests.testbed.brickhosts import BrickHosts
 
 VOLUMES = {"quota-rep": "replica 3", "quota-arb": "arbiter", "quota-dis": "disperse 2+1"}
@@ -227,23 +227,6 @@ def test_a_file_system_that_only_counts_is_refused_with_the_remedy_that_mends_it
     assert f"run {remedy}" in shown.stdout
     host.run(["sh", "-c", remedy])
     assert host.run(["kadalu-quotad", "status"], check=False).returncode == 0
-
-
-def test_an_upgrade_keeps_every_limit_and_a_removal_too(site: Site) -> None:
-    site.make_pv("quota-rep", "upgraded", 32 * MIB)
-    projects = site.wait_enforced("upgraded", [32 * MIB] * 3)
-    host, package = site.hosts.host("brick1"), deb.build().name
-    old = host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout
-    host.run(["dpkg", "--install", f"/tmp/{package}"])
-    assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout not in (old, "0\n")
-    site.wait_enforced("upgraded", [32 * MIB] * 3)
-    host.run(["dpkg", "--remove", "kadalu-quotad"])
-    assert site.limits(host)[projects[0]] == 32 * MIB
-    assert host.run(["systemctl", "is-active", "kadalu-quotad"], check=False).stdout.strip() == "inactive"
-    host.run(["dpkg", "--install", f"/tmp/{package}"])
-    host.run(["systemctl", "start", "kadalu-quotad"])
-    site.wait_enforced("upgraded", [32 * MIB] * 3)
-    site.delete_pv("quota-rep", "upgraded")
 
 
 PUT_WHILE_FROZEN = """

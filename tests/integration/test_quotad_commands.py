@@ -3,11 +3,17 @@ files."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from kadalu_ext.units import MIB
+from tests.integration.quotad_site import Site, mount
 from tests.testbed import deb, progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
 
@@ -137,20 +143,104 @@ def test_without_the_daemon_a_brick_that_hangs_is_named_and_the_others_are_shown
     host.run(["systemctl", "start", "kadalu-quotad"])
 
 
-def test_limits_stay_in_force_while_the_package_is_upgraded_and_removed(host: BrickHost) -> None:
-    def limits() -> list[str]:
-        report = host.run(["xfs_quota", "-x", "-c", "report -p -n -N -b", "/bricks"]).stdout
-        return sorted(line.split()[3] for line in report.splitlines() if line.strip() and line.split()[3] != "0")
+WATCHED = """
+rm -f /tmp/status
+({command}; echo $? > /tmp/status) > /tmp/said 2>&1 &
+while :; do
+    test -e /tmp/status && last=1
+    xfs_quota -x -c 'report -p -n -N -b' /bricks
+    echo --
+    test -z "$last" || break
+done
+test "$(cat /tmp/status)" = 0 || cat /tmp/said >&2
+exit "$(cat /tmp/status)"
+"""
 
-    package = f"/tmp/{deb.build().name}"
+
+class Filler(threading.Thread):
+    """Writes to a file in a PV, each time until there is no room, until it is told to stop."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(daemon=True)
+        self._file = file
+        self._told = threading.Event()
+        self.filled = 0
+        self.most_bytes = 0
+
+    def run(self) -> None:
+        while not self._told.is_set():
+            with open(self._file, "wb", buffering=0) as file:
+                try:
+                    while not self._told.is_set():
+                        file.write(bytes(MIB // 4))
+                        os.fsync(file.fileno())
+                        self.most_bytes = max(self.most_bytes, file.tell())
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC, error
+                    self.filled += 1
+
+    def fills_again(self) -> None:
+        """Waits until it began and was refused once more."""
+        goal = self.filled + 2
+        progress.wait_until("the writer to be refused", lambda: self.filled >= goal or not self.is_alive(), seconds=120)
+        assert self.is_alive()
+
+    def end(self) -> None:
+        self._told.set()
+        self.join(60)
+
+
+def watched(host: BrickHost, command: str, project: int) -> list[str]:
+    """Runs a command; the limit of the project in each of the tables that the kernel had meanwhile, in KiB."""
+    tables = host.run(["sh", "-c", WATCHED.format(command=command)]).stdout.split("--\n")[:-1]
+    return [line.split()[3] for table in tables for line in table.splitlines() if line.startswith(f"#{project} ")] + [
+        "gone" for table in tables if f"#{project} " not in table
+    ]
+
+
+def version(host: BrickHost) -> str:
+    return host.run(["dpkg-query", "--show", "--showformat", "${Status} ${Version}", "kadalu-quotad"]).stdout
+
+
+def test_a_writer_meets_its_limit_all_the_time_that_the_package_is_upgraded_purged_and_installed(
+    host: BrickHost, brick_hosts: BrickHosts, tmp_path: Path
+) -> None:
+    """The last. From an older version, and nothing of the package is left in between."""
+    newer, older = deb.build(), deb.build(version="0.0.9")
+    host.put(older, f"/tmp/{older.name}")
+    host.run(["dpkg", "--purge", "kadalu-quotad"])
+    host.run(["dpkg", "--install", f"/tmp/{older.name}"])
+    assert version(host) == "install ok installed 0.0.9-1"
+    host.run(["systemctl", "start", "kadalu-quotad"])
     before = host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout
-    assert limits() == ["32768", "32768"]
-    host.run(["dpkg", "--install", package])
-    assert limits() == ["32768", "32768"]
-    assert host.run(["systemctl", "is-active", "kadalu-quotad"]).stdout == "active\n"
-    assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout != before
-    host.run(["dpkg", "--remove", "kadalu-quotad"])
-    assert limits() == ["32768", "32768"]
-    assert host.run(["systemctl", "is-active", "kadalu-quotad"], check=False).stdout != "active\n"
-    left = host.run(["find", "/usr", "/lib/systemd", "/etc", "-name", "*kadalu*"]).stdout
-    assert left == ""
+    mount(VOLUME, tmp_path / VOLUME)
+    site = Site(brick_hosts, tmp_path)
+    writer = Filler(site.make_pv(VOLUME, "written", 4 * MIB) / "file")
+
+    def enforced() -> int | None:
+        pv = site.status(host, "written")
+        return pv["project_id"] if pv.get("state") == "enforced" else None
+
+    project = site.wait("it to be enforced", enforced)
+    writer.start()
+    writer.fills_again()
+    try:
+        assert set(watched(host, f"dpkg --install /tmp/{newer.name}", project)) == {"4096"}
+        assert version(host) == f"install ok installed {newer.name.split('_')[1]}"
+        assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout not in (before, "0\n")
+        writer.fills_again()
+        host.run(["tee", CONFIG], input="crawl_interval_s = 60\n")
+        assert set(watched(host, "dpkg --purge kadalu-quotad", project)) == {"4096"}
+        writer.fills_again()
+        left = host.run(["find", "/usr", "/lib/systemd", "/etc", "/run/systemd", "-name", "*kadalu*"]).stdout
+        assert (left, host.run(["pgrep", "-f", "kadalu_ext.quotad"], check=False).stdout) == ("", "")
+        assert host.run(["systemctl", "cat", "kadalu-quotad"], check=False).returncode != 0
+        assert set(watched(host, f"dpkg --install /tmp/{newer.name}", project)) == {"4096"}
+        assert set(watched(host, "systemctl start kadalu-quotad", project)) == {"4096"}
+        assert site.wait("it to be enforced", enforced) == project
+        assert quotad(host, "report").split("\n")[1].split()[:5] == [VOLUME, "1", "0", "3", "3"]
+        writer.fills_again()
+        assert 3 * MIB < writer.most_bytes <= 4 * MIB
+    finally:
+        writer.end()
+        progress.run_logged(["umount", "--lazy", str(tmp_path / VOLUME)], log=tmp_path / "umount.log")

@@ -16,14 +16,15 @@ from .sandbox import INSIDE
 _BUILDER = paths.REPOSITORY / "packaging" / "build_packages.py"
 
 
-def build(packager: str = "deb") -> Path:
-    """The package of this work tree, made anew: that takes less time than to tell whether it must be.
+def build(packager: str = "deb", version: str = "") -> Path:
+    """The package of this work tree, made anew: that takes less time than to tell whether it must be. version: another
+    than the project's, of the same content.
 
     What makes it, nfpm, comes from the network: inside the sandbox, which has none, this waits for the build outside.
     """
     if inside := os.environ.get(INSIDE):
         suite.wait_built(inside, "project")
-    return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"), packager)  # type: ignore[no-any-return]
+    return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"), packager, version)  # type: ignore[no-any-return]
 
 
 def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
