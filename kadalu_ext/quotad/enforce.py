@@ -189,9 +189,13 @@ class Enforcer:
         former = claims.take(owner, todo.project_id, inode)
         if former is not None:
             self._set_limits(opened, former, NO_LIMITS)
+
+        def others(project_id: ProjectId) -> bool:
+            return claims.owner(project_id) not in (None, owner)
+
         if todo.retag:
-            yield from tag_tree(table, directory, Tag(project_id=todo.project_id, inherit=True))
-        mended = (yield from mend_tree(table, directory, tag)) if deep and not todo.retag else 0
+            yield from tag_tree(table, directory, Tag(project_id=todo.project_id, inherit=True), others)
+        mended = (yield from mend_tree(table, directory, tag, others)) if deep and not todo.retag else 0
         if todo.limits is not None:
             self._set_limits(opened, todo.project_id, todo.limits)
         state, reason = plan.judge(table.get_tag(directory), wanted, table)

@@ -7,6 +7,9 @@ made in a directory before it is tagged is found when all is looked through agai
 
 Symlinks, devices, FIFOs and sockets keep project 0, as with xfs_quota: no open file can be had of them safely, and
 they hold no blocks to speak of.
+
+A file may have names in two PVs, made before either was tagged; XFS counts it for one project. It stays the one's that
+had it first: taken in turns, it would move between them for ever.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Final
 
-from kadalu_ext.quotad.plan import Tag
+from kadalu_ext.quotad.plan import ProjectId, Tag
 from kadalu_ext.quotad.scan import open_directory
 from kadalu_ext.quotad.xfs import QuotaTable
 
 if TYPE_CHECKING:
     Entries = os._ScandirIterator[str]
+
+Others = Callable[[ProjectId], bool]
+"""Whether another PV has this project."""
 
 MAX_SWEEPS: Final = 16
 """How often a tree is looked through until nothing is left to tag. Two are enough unless the tags are being undone."""
@@ -33,11 +39,13 @@ _EMPTY_BYTES: Final = frozenset({6, 10})
 """st_size of an XFS directory with nothing in it: two counts and its parent's inode number, in 4 bytes or 8; with one
 entry it is 14 at least, so a directory that is not empty never has these, however its inodes are numbered
 (fs/xfs/libxfs/xfs_da_format.h, struct xfs_dir2_sf_hdr and xfs_dir2_sf_entry; ftype is a byte more)."""
+_ONE_NAME: Final = 2
+"""A file's link count on a brick: its name, and gluster's own in `.glusterfs`."""
 _IDENTIFY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
+def tag_tree(table: QuotaTable, top: int, tag: Tag, others: Others) -> Iterator[None]:
     """Tags everything below the open directory `top`, then `top`, in steps: one inode at most from one yield to the
     next.
 
@@ -45,16 +53,16 @@ def tag_tree(table: QuotaTable, top: int, tag: Tag) -> Iterator[None]:
     """
     # files, then directories; a new PV has neither
     if not _is_empty(top):
-        for _ in _sweep(table, top, tag, files=True, directories=False):
+        for _ in _sweep(table, top, tag, others, files=True, directories=False):
             yield
         if os.fstat(top).st_nlink != _NO_SUBDIRECTORIES:
-            for _ in _sweep(table, top, tag, files=False, directories=True):
+            for _ in _sweep(table, top, tag, others, files=False, directories=True):
                 yield
     table.set_tag(top, tag)
-    yield from mend_tree(table, top, tag)
+    yield from mend_tree(table, top, tag, others)
 
 
-def mend_tree(table: QuotaTable, top: int, tag: Tag) -> Generator[None, None, int]:
+def mend_tree(table: QuotaTable, top: int, tag: Tag, others: Others) -> Generator[None, None, int]:
     """Tags what lacks it below the open directory `top`, which has it, in steps as `tag_tree`; how many inodes that
     were.
 
@@ -65,7 +73,7 @@ def mend_tree(table: QuotaTable, top: int, tag: Tag) -> Generator[None, None, in
         return total
     for _ in range(MAX_SWEEPS):
         changes = 0
-        for changed in _sweep(table, top, tag, files=True, directories=True):
+        for changed in _sweep(table, top, tag, others, files=True, directories=True):
             changes += changed
             yield
         if not changes:
@@ -74,7 +82,7 @@ def mend_tree(table: QuotaTable, top: int, tag: Tag) -> Generator[None, None, in
     raise OSError(errno.EBUSY, f"still something to tag after {MAX_SWEEPS} sweeps: something undoes the tags")
 
 
-def _sweep(table: QuotaTable, top: int, tag: Tag, *, files: bool, directories: bool) -> Iterator[bool]:
+def _sweep(table: QuotaTable, top: int, tag: Tag, others: Others, *, files: bool, directories: bool) -> Iterator[bool]:
     """Post-order, below `top`; after every entry whether it was changed. Its own stack: trees are as deep as pods
     like."""
     device = os.fstat(top).st_dev
@@ -94,7 +102,7 @@ def _sweep(table: QuotaTable, top: int, tag: Tag, *, files: bool, directories: b
             elif entry.is_dir(follow_symlinks=False):
                 levels += _enter(entry.name, fd, device)
             elif files and entry.is_file(follow_symlinks=False):
-                changed = _tag_file(table, entry.name, fd, device, tag)
+                changed = _tag_file(table, entry.name, fd, device, tag, others)
             yield changed
     finally:
         for fd, entries in levels:
@@ -119,7 +127,7 @@ def _enter(name: str, parent: int, device: int) -> list[tuple[int, Entries]]:
     return []
 
 
-def _tag_file(table: QuotaTable, name: str, parent: int, device: int, tag: Tag) -> bool:
+def _tag_file(table: QuotaTable, name: str, parent: int, device: int, tag: Tag, others: Others) -> bool:
     # First O_PATH, which opens nothing: what is a regular file now may be a device or FIFO at the next call, and to
     # open one of those is to do something with it.
     try:
@@ -134,6 +142,8 @@ def _tag_file(table: QuotaTable, name: str, parent: int, device: int, tag: Tag) 
     finally:
         os.close(found)
     try:
+        if seen.st_nlink > _ONE_NAME and others(table.get_tag(fd).project_id):
+            return False
         return _put(table, fd, Tag(project_id=tag.project_id, inherit=False))
     except OSError as error:
         raise OSError(error.errno, f"{name!r}: {error.strerror}") from error

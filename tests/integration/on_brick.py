@@ -6,6 +6,7 @@ With nothing but a brick host's own Python. Each task prints JSON, or ends with 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -47,6 +48,14 @@ def prepare(brick: str, name: str, mib: int) -> Path:
 
 def put(brick: str, name: str, mib: int | str) -> None:
     prepare(brick, name, int(mib)).rename(record(brick, name))
+
+
+def put_record(brick: str, name: str, mib: int) -> None:
+    """Of a directory that is there."""
+    staged = record(brick, f".{name}.new")
+    staged.mkdir(parents=True)
+    os.setxattr(staged, RECORD_XATTR, value(name, mib))
+    staged.rename(record(brick, name))
 
 
 def drop(brick: str, name: str) -> None:
@@ -241,6 +250,61 @@ def swap(brick: str) -> None:
     print(json.dumps(sorted(untouched)))
 
 
+def link(volume: str, brick: str) -> None:
+    """A tree of old has a file with names in two directories that become PVs, and one with a name in a PV and one
+    elsewhere."""
+    mounted, states = Path("/run/linked"), {}
+    mounted.mkdir()
+    subprocess.run(["glusterfs", "--volfile-server=brick1", f"--volfile-id={volume}", str(mounted)], check=True)
+    tops = [pv(str(mounted), f"link-{number}") for number in (1, 2)]
+    for top in tops:
+        (top / "d").mkdir(parents=True)
+        (top / "d/own").touch()
+    (mounted / "old").mkdir()
+    for first, second in ((tops[0] / "shared", tops[1] / "shared"), (mounted / "old/file", tops[0] / "file")):
+        first.write_bytes(bytes(2 * MIB))
+        second.hardlink_to(first)
+
+    def projects(number: int) -> dict[str, int]:
+        top = pv(brick, f"link-{number}")
+        return {path.removeprefix(f"{top}/"): project for path, project in listed(top)}
+
+    def settled() -> bool:
+        shown = json.loads(output("kadalu-quotad", "status", "--json"))
+        found = {row["pv"]: (row["state"], row["used_bytes"]) for each in shown["bricks"] for row in each["pvs"]}
+        states.update({name: seen for name, seen in found.items() if name.startswith("link-")})
+        return [state for state, _ in states.values()] == ["enforced"] * 2
+
+    for number in (1, 2):
+        put_record(brick, f"link-{number}", 8)
+    wait("both to be enforced", settled)
+    tagged = projects(1), projects(2)
+    for _ in range(3):  # what lost its project gets it back when its tree is looked through
+        for number in (1, 2):
+            output("chattr", "-p", "0", str(pv(brick, f"link-{number}") / "d/own"))
+        wait("both trees to be looked through", lambda: (projects(1), projects(2)) == tagged)
+    settled()
+    refused = []
+    for call in (
+        lambda: (tops[0] / "shared").open("ab").write(bytes(16 * MIB)),
+        lambda: (tops[0] / "shared").rename(tops[0] / "d/shared"),
+        lambda: (tops[1] / "shared").rename(tops[1] / "d/shared"),
+    ):
+        try:
+            call()
+            refused.append("")
+        except OSError as error:
+            refused.append(errno.errorcode[error.errno or 0])
+    outside = dict(listed(Path(brick, "old")))
+    for number, top in enumerate(tops, 1):
+        record(brick, f"link-{number}").rmdir()
+        shutil.rmtree(top)
+    shutil.rmtree(mounted / "old")
+    output("umount", str(mounted))
+    print(json.dumps({"projects": tagged, "used": states, "refused": refused,
+                      "old": [outside[f"{brick}/old/."], outside[f"{brick}/old/file"]]}))  # fmt: skip
+
+
 def odd(brick: str) -> None:
     """Whatever is in `info/quota` and whatever it is called: named or passed over, and a good record beside it is
     obeyed."""
@@ -358,7 +422,7 @@ def audit(brick: str, mount: str) -> None:
     print(json.dumps({"records": len(names), "right": len(right), "limits": len(known)}))
 
 
-TASKS = {task.__name__: task for task in (step, stop, damage, swap, odd, crowd, drift, fill, audit, put)}
+TASKS = {task.__name__: task for task in (step, stop, damage, swap, link, odd, crowd, drift, fill, audit, put)}
 
 if __name__ == "__main__":
     TASKS[sys.argv[1]](*sys.argv[2:])

@@ -158,6 +158,19 @@ def test_what_is_swapped_for_symlinks_while_it_is_tagged_leads_nowhere(place: Pl
     assert place.task("swap", CALM) == [0]
 
 
+def test_a_file_that_two_pvs_share_is_one_s_for_good_and_one_from_outside_counts_for_its_pv(place: Place) -> None:
+    seen = place.task("link", "calm", CALM)
+    one, two = (each["d/own"] for each in seen["projects"])
+    assert one != two
+    first, second = seen["projects"]
+    assert first["shared"] == second["shared"] in (one, two)
+    assert seen["old"] == [0, one] == [0, first["file"]]
+    assert sorted(used >> 20 for _, used in seen["used"].values()) in ([0, 4], [2, 2])
+    # it cannot grow beyond its PV's limit; and, as the kernel has it, is not moved in the other one
+    moved = ["", "EXDEV"] if first["shared"] == one else ["EXDEV", ""]
+    assert seen["refused"] == ["ENOSPC", *moved]
+
+
 def test_killed_before_any_of_its_calls_the_next_run_ends_where_it_would_have(place: Place) -> None:
     place.shell("systemctl stop kadalu-quotad")
     assert place.task("step", CALM) > 4

@@ -467,6 +467,23 @@ def test_what_lost_its_tag_deep_in_a_tree_gets_it_back(host: FakeHost, root: Pat
         run.until(lambda: {tag_of(host, path).project_id for path in top.rglob("*")} == {project})
 
 
+def test_a_file_that_two_pvs_share_is_one_s_for_good(host: FakeHost, root: Path) -> None:
+    shared = make_pv(root, "pvc-1", "shared") / "shared"
+    (make_pv(root, "pvc-2") / "shared").hardlink_to(shared)
+    (root / ".glusterfs" / "handle").hardlink_to(shared)
+    for name in ("pvc-1", "pvc-2"):
+        put_record(root, name)
+    with running(host) as run:
+        run.until(lambda: all(run.enforces(root, name, 64 * MIB) for name in ("pvc-1", "pvc-2")))
+        for number in range(3):
+            lost = [root / pv_path(name) / f"lost{number}" for name in ("pvc-1", "pvc-2")]
+            for path in lost:
+                path.touch()
+            run.daemon.crawl()
+            run.until(lambda: all(tag_of(host, path).project_id for path in lost))  # noqa: B023
+    assert host.xfs.projects.log.count("tag shared") == 1
+
+
 def test_a_file_system_that_is_mounted_while_it_runs_needs_no_crawl_interval(
     host: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
