@@ -20,6 +20,8 @@ STALE_S: Final = 120.0
 """Beyond its crawl interval: four times as long as it may be silent towards systemd's watchdog."""
 MAX_BYTES: Final = 1 << 20
 
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 
 class Source(Protocol):
     """What is asked of a Daemon."""
@@ -63,7 +65,7 @@ def _doubts(directory: str, fine: Set[str]) -> Iterator[str]:
         silent_s = time.monotonic() - float(fields["at_s"])
         limit_s = STALE_S + float(fields["interval_s"])
         refused = dict(fields["refused"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         return  # it has not said anything yet
     if silent_s > limit_s:
         yield f"kadalu-quotad runs but has not said anything for {silent_s:.0f} s: systemctl restart kadalu-quotad"
@@ -75,7 +77,7 @@ def hung(directory: str) -> dict[str, str]:
     """The bricks that answer nobody, by path, as the running daemon has said: they are not to be looked at."""
     try:
         return {str(path): str(reason) for path, reason in dict(_read(directory)["hung"]).items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,9 +13,12 @@ from tempfile import TemporaryDirectory
 from kadalu_ext import mountinfo, record
 from kadalu_ext.errors import InvalidInputError, RecordError, UnsupportedVolumeError, VolfileError, WireError
 from kadalu_ext.gluster import geometry, oncrpc, volfile, wiredict, xdr
-from kadalu_ext.quotad import bricks, config
+from kadalu_ext.quotad import bricks, config, heal, told
+from kadalu_ext.quotad.scan import OpenBrick
+from kadalu_ext.quotad.status import BrickStatus, Report
 from tests import wire
 from tests.fuzz.mutate import mutate
+from tests.unit.quotad.fakes import FakeTable
 
 Feed = Callable[[bytes], None]
 
@@ -38,6 +42,20 @@ GLUSTERD = {
 CONFIGS = (
     b'crawl_interval_s = 60\nlog_level = "INFO"\nglusterd_dir = "/var/lib/glusterd"\n',
     b'metrics_address = "127.0.0.1:9100"\nmetrics_textfile = "/var/lib/node/quotad.prom"\n',
+)
+TOLD = (
+    b'{"at_s": 1.5, "interval_s": 60, "refused": {}, "hung": {"/bricks/v": "a system call does not come back"}}',
+    b'{"at_s": 1e9, "interval_s": 60, "refused": {"/bricks/v": "Function not implemented"}, "hung": {}}',
+)
+REPORT = Report(
+    daemon_running=True,
+    problems=(),
+    bricks=(BrickStatus(volume="v", path="/bricks/v", arbiter=False, refused="", pvs=()),),
+)
+GFIDS = (b"0000000a-0000-4000-8000-00000000000a", b"0000000b-0000-4000-8000-00000000000b")
+HANDLES = (
+    *(f"../../00/00/00000000-0000-0000-0000-000000000001/{name}".encode() for name in ("subvol", "info", "d")),
+    *(b"../../00/00/" + gfid + b"/" + name for gfid in GFIDS for name in (b"pvc-1", b"bb")),
 )
 
 
@@ -123,6 +141,61 @@ def _config() -> Iterator[Feed]:
     yield feed
 
 
+@contextmanager
+def _told() -> Iterator[Feed]:
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+
+        def feed(data: bytes) -> None:
+            Path(directory, told.FILE).write_bytes(data)
+            assert all(isinstance(word, str) for word in told.doubts(directory, REPORT))
+            assert all(isinstance(reason, str) for reason in told.hung(directory).values())
+
+        yield feed
+
+
+@contextmanager
+def _handles() -> Iterator[Feed]:
+    """Each input is by turns where one of two handles leads, and the name of an entry in an index."""
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+        root, count = Path(directory), 0
+        for path in (*heal.INDICES, ".glusterfs/00/00", "subvol/aa/bb/pvc-1"):
+            (root / path).mkdir(parents=True)
+        handles = [os.fsencode(root / ".glusterfs/00/00") + b"/" + gfid for gfid in GFIDS]
+        names = [os.fsencode(root / heal.INDICES[0]) + b"/" + gfid for gfid in GFIDS]
+        for handle, name, target in zip(handles, names, HANDLES, strict=False):
+            os.symlink(target, handle)
+            os.close(os.open(name, os.O_CREAT))
+        fd = os.open(root, os.O_RDONLY)
+        opened = OpenBrick(
+            brick=bricks.Brick(
+                volume="v", path=directory, arbiter=False, data_bricks=1, choice=bricks.Choice.NAMED
+            ),
+            root=fd, device=0, block_bytes=4096, table=FakeTable(root),
+        )  # fmt: skip
+
+        def feed(data: bytes) -> None:
+            nonlocal count
+            count += 1
+            extra = b""
+            try:
+                if count % 3:
+                    os.symlink(data, handles[count % 2] + b".new")
+                    os.rename(handles[count % 2] + b".new", handles[count % 2])
+                elif b"/" not in data:
+                    extra = os.fsencode(root / heal.INDICES[1]) + b"/" + data
+                    os.close(os.open(extra, os.O_CREAT | os.O_EXCL))
+            except (OSError, ValueError):
+                return  # no file system takes it
+            seen = heal.waiting(opened)
+            assert seen.whole
+            assert 2 <= seen.total <= 3
+            if extra:
+                os.unlink(extra)
+
+        yield feed
+        os.close(fd)
+
+
 VOLUMES = Path(__file__).parents[1] / "unit" / "gluster" / "data"
 
 
@@ -189,6 +262,8 @@ TARGETS = (
     Target(name="the mount table", samples=MOUNTS, open=_mounts),
     Target(name="glusterd's and Kadalu's files", samples=tuple(GLUSTERD.values()), open=_glusterd),
     Target(name="the configuration", samples=CONFIGS, open=_config),
+    Target(name="the daemon's word for the commands", samples=TOLD, open=_told),
+    Target(name="gluster's handles and indices", samples=(*HANDLES, *GFIDS), open=_handles),
     *(
         Target(name=f"gluster's answer to {name}", samples=_bodies(name), open=_reader(read))
         for name, read in wire.READERS.items()
