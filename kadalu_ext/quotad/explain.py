@@ -12,8 +12,8 @@ from typing import Final
 
 from kadalu_ext.errors import QuotaError, RecordError
 from kadalu_ext.quotad import plan, scan, show, status
-from kadalu_ext.quotad.bricks import EXPORT_OPTION, VOLUMES_FILE, Brick, Choice, read_inventory
-from kadalu_ext.quotad.plan import State
+from kadalu_ext.quotad.bricks import EXPORT_OPTION, KADALU_FILE, VOLUMES_FILE, Brick, Choice, read_inventory
+from kadalu_ext.quotad.plan import Project, State
 from kadalu_ext.quotad.status import At, Progress, PvStatus
 from kadalu_ext.quotad.xfs import FileSystems
 from kadalu_ext.record import RECORDS_DIR, check_pv_name
@@ -21,6 +21,7 @@ from kadalu_ext.units import format_bytes
 
 NOT_RECORDED: Final = "not recorded"
 """Beside the states of a record: there is none, or none that this host's kadalu-quotad may obey."""
+_NOTHING: Final = f"there is no {RECORDS_DIR}/{{}}, and no directory of that name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,9 @@ def explain(
         looked = seen.get(brick.path)
         row = next((row for row in looked.pvs if row.pv == pv), None) if looked else None
         refused = looked.refused if looked else ""
-        left_out = "" if looked else _left_out(brick, os.path.join(glusterd_dir, VOLUMES_FILE))
-        answer = _Brick(pv, brick, systems).answer(row, refused, left_out, daemon_running=daemon_running)
+        left_out = "" if looked else _left_out(brick, glusterd_dir)
+        chosen = "" if left_out else _chosen(brick, glusterd_dir)
+        answer = _Brick(pv, brick, systems).answer(row, refused, chosen, left_out, daemon_running=daemon_running)
         if answer is not None:
             answers.append(answer)
         if row is not None:
@@ -89,12 +91,23 @@ def explain(
     return Answer(pv=pv, daemon_running=daemon_running, problems=report.problems, bricks=tuple(told))
 
 
-def _left_out(brick: Brick, volumes_file: str) -> str:
+def _chosen(brick: Brick, glusterd_dir: str) -> str:
     if brick.choice is Choice.IF_USED:
-        return f"no: nobody named volume {brick.volume}, and the brick has no {RECORDS_DIR} yet"
+        return f"{brick.volume} is served: it holds {RECORDS_DIR}"
+    if os.path.exists(os.path.join(glusterd_dir, VOLUMES_FILE)):
+        return f"{brick.volume} is served: {VOLUMES_FILE} names it"
+    if os.path.exists(os.path.join(glusterd_dir, KADALU_FILE)):
+        return f"{brick.volume} is served: {KADALU_FILE} names the brick, or its option {EXPORT_OPTION} is on"
+    return f"{brick.volume} is served: its option {EXPORT_OPTION} is on"
+
+
+def _left_out(brick: Brick, glusterd_dir: str) -> str:
+    volumes_file = os.path.join(glusterd_dir, VOLUMES_FILE)
+    if brick.choice is Choice.IF_USED:
+        return f"not served: nobody named volume {brick.volume}, and the brick has no {RECORDS_DIR} yet"
     if os.path.exists(volumes_file):
-        return f"no: {volumes_file} does not name volume {brick.volume}"
-    return f"no: volume {brick.volume} has {EXPORT_OPTION} off"
+        return f"not served: {volumes_file} does not name volume {brick.volume}"
+    return f"not served: volume {brick.volume} has {EXPORT_OPTION} off"
 
 
 class _Brick:
@@ -103,9 +116,11 @@ class _Brick:
         self._brick = brick
         self._systems = systems
 
-    def answer(self, row: PvStatus | None, refused: str, left_out: str, *, daemon_running: bool) -> BrickAnswer | None:
+    def answer(
+        self, row: PvStatus | None, refused: str, chosen: str, left_out: str, *, daemon_running: bool
+    ) -> BrickAnswer | None:
         """None if the brick is left out and has no record of the PV."""
-        steps = [Step(what="volume", fine=not left_out, seen=left_out or self._chosen())]
+        steps = [Step(what="volume", fine=not left_out, seen=left_out or chosen)]
         if refused:
             steps.append(Step(what="brick", fine=False, seen=refused))
             state, remedy = State.FAILED.value, "the line above says what to do; nothing on this brick is enforced"
@@ -119,10 +134,6 @@ class _Brick:
             volume=self._brick.volume, path=self._brick.path, state=state, steps=tuple(steps), remedy=remedy
         )
 
-    def _chosen(self) -> str:
-        how = "named by kadalustorage.info or by its option" if self._brick.choice is Choice.NAMED else "it has records"
-        return f"{self._brick.volume} is kadalu-quotad's: {how}"
-
     def _looked_at(self, row: PvStatus | None) -> Iterator[Step]:
         try:
             with scan.open_brick(self._brick, self._systems, check=True) as opened:
@@ -134,21 +145,18 @@ class _Brick:
                 limit = opened.wanted(record)
                 size = format_bytes(record.size_bytes) + (f", {record.inodes} inodes" if record.inodes else "")
                 here = (
-                    "no blocks here: an arbiter" if self._brick.arbiter else f"{format_bytes(limit.bhard_bytes)} here"
+                    "no data on this brick, an arbiter"
+                    if self._brick.arbiter
+                    else f"{format_bytes(limit.bhard_bytes)} on this brick"
                 )
                 yield Step(what="record", fine=True, seen=f"{RECORDS_DIR}/{self._pv} asks for {size}: {here}")
                 with scan.open_pv(opened, record) as directory:
                     tag = opened.table.get_tag(directory)
                 fine = plan.is_ours(tag.project_id) and tag.inherit
-                inherit = "what is made in it gets it, too" if tag.inherit else "what is made in it does not get it"
-                yield Step(what="directory", fine=fine, seen=f"{record.path} has project {tag.project_id}; {inherit}")
+                inherit = ", and all that is made in it" if tag.inherit else ", but not what is made in it"
+                yield Step(what="directory", fine=fine, seen=f"{record.path} has project {tag.project_id}{inherit}")
                 project = opened.table.get(tag.project_id) if plan.is_ours(tag.project_id) else None
-                seen = (
-                    f"{_limit(project.limits.bhard_bytes)}, used are {format_bytes(project.used_bytes)}; "
-                    f"{project.limits.ihard or 'no limit of'} inodes, used are {project.used_inodes}"
-                    if project
-                    else "none"
-                )
+                seen = _use(project) if project else "none is set"
                 yield Step(what="limit", fine=bool(project and project.limits == limit), seen=seen)
                 if row is not None and row.state is not State.ENFORCED:
                     yield Step(what="verdict", fine=False, seen=row.reason)
@@ -159,7 +167,11 @@ class _Brick:
 
     def _unrecorded(self, root: int) -> str:
         found = any(True for _ in scan.find_pvs(root, {self._pv}))
-        return f"there is no {RECORDS_DIR}/{self._pv}, and {'yet a' if found else 'no'} directory of that name"
+        return (
+            f"there is no {RECORDS_DIR}/{self._pv}, yet a directory of that name"
+            if found
+            else _NOTHING.format(self._pv)
+        )
 
     def _remedy(self, row: PvStatus | None, left_out: str, *, daemon_running: bool) -> str:
         heal = f"gluster volume heal {self._brick.volume} info"
@@ -178,8 +190,11 @@ class _Brick:
         return "kadalu-quotad is at it; if it stays so: journalctl -u kadalu-quotad"
 
 
-def _limit(number: int) -> str:
-    return format_bytes(number) if number else "no limit of blocks"
+def _use(project: Project) -> str:
+    limits = project.limits
+    size = f" of {format_bytes(limits.bhard_bytes)}" if limits.bhard_bytes else ", without a limit of blocks"
+    inodes = f" of {limits.ihard} inodes" if limits.ihard else f" {'inode' if project.used_inodes == 1 else 'inodes'}"
+    return f"{format_bytes(project.used_bytes)}{size} and {project.used_inodes}{inodes} are used"
 
 
 def to_json(answer: Answer) -> str:
@@ -194,7 +209,9 @@ def render(answer: Answer) -> str:
 
 def _render(answer: Answer) -> Iterator[str]:
     yield from (f"PROBLEM: {problem}" for problem in answer.problems)
-    for brick in answer.bricks:
+    if answer.bricks:
+        yield from _verdict(answer)
+    for brick in () if _is_unknown(answer) else answer.bricks:
         yield f"volume {brick.volume}, brick {brick.path}: {brick.state}"
         for step in brick.steps:
             yield f"  {'ok' if step.fine else 'NO':<3} {step.what + ':':<10} {step.seen}"
@@ -204,3 +221,22 @@ def _render(answer: Answer) -> Iterator[str]:
         yield show.NO_BRICK
     if not answer.daemon_running:
         yield show.NOT_RUNNING
+
+
+def _is_unknown(answer: Answer) -> bool:
+    """Whether nothing here has to do with that name: what else is true of the bricks does not matter then."""
+    return all(
+        brick.state == NOT_RECORDED and brick.steps[-1].seen == _NOTHING.format(answer.pv) for brick in answer.bricks
+    )
+
+
+def _verdict(answer: Answer) -> Iterator[str]:
+    if _is_unknown(answer):
+        volumes = ", ".join(sorted({brick.volume for brick in answer.bricks}))
+        yield f"{answer.pv}: no brick of this host has a record or a directory of that name; looked at: {volumes}"
+        yield "  ->  a PV's name is wanted (kubectl get pv), not a claim's; the record is the CSI driver's to write"
+        yield "  ->  if another host has it, self-heal has not brought it here yet: gluster volume heal VOLUME info"
+        return
+    enforced = sum(brick.state == State.ENFORCED for brick in answer.bricks)
+    where = f"{enforced} of {show.count(len(answer.bricks), 'brick')} of this host"
+    yield f"{answer.pv}: {'enforced' if answer.enforced else 'NOT enforced'}, on {where}"

@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "report",
         parents=[common, looking, some],
         help="the same in a row a volume",
-        description="SIZES is what the records of the volume's PVs ask for, USED what they hold on the brick of this "
-        "host that holds most. Exit status: as of status.",
+        description="PROMISED is what the records of the volume's PVs ask for, USED what they hold on the brick of "
+        "this host that holds most. Exit status: as of status.",
     )
     commands.add_parser(
         "check",

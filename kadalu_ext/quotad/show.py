@@ -52,9 +52,11 @@ def _render(report: Report, troubled: bool) -> Iterator[str]:
         kind = ", arbiter: no data, no block limits" if brick.arbiter else ""
         what = f"volume {printable(brick.volume)}, brick {printable(brick.path)}{kind}"
         heal = f", {healing(brick)}" if brick.heal_pending else ""
-        yield f"{what}: {enforced} of {len(brick.pvs)} enforced{heal}"
         if brick.refused:
-            yield f"  REFUSED: {printable(brick.refused)}"
+            yield f"{what}: REFUSED"
+            yield f"  ->  {printable(brick.refused)}"
+        else:
+            yield f"{what}: {f'{enforced} of {len(brick.pvs)} enforced' if brick.pvs else 'no PVs'}{heal}"
         pvs = tuple(filter(_is_troubled, brick.pvs)) if troubled else brick.pvs
         if pvs:
             yield from ("  " + line for line in _pv_table(pvs))
@@ -66,12 +68,22 @@ def _render(report: Report, troubled: bool) -> Iterator[str]:
 
 
 def _pv_table(pvs: Sequence[PvStatus]) -> Iterator[str]:
-    rows = [("PV", "PROJECT", "USED", "LIMIT", "STATE", "REASON")]
+    rows = [("PV", "SIZE", "PROJECT", "USED HERE", "LIMIT HERE", "STATE", "REASON")]
     for pv in pvs:
         limit = "none" if pv.limit_bytes == 0 else _size(pv.limit_bytes)
         project = "-" if pv.project_id is None else str(pv.project_id)
         reason = "; ".join(filter(None, [pv.reason, full(pv)]))
-        rows.append((printable(pv.pv), project, _size(pv.used_bytes), limit, pv.state.value, printable(reason)))
+        rows.append(
+            (
+                printable(pv.pv),
+                _size(pv.size_bytes),
+                project,
+                _size(pv.used_bytes),
+                limit,
+                pv.state.value,
+                printable(reason),
+            )
+        )
     return _table(rows)
 
 
@@ -223,7 +235,7 @@ def volumes_to_json(report: Report) -> str:
 
 def render_volumes(report: Report) -> str:
     """The rows for people."""
-    rows = [("VOLUME", "BRICKS", "REFUSED", "PVS", "ENFORCED", "FULL", "HEALING", "SIZES", "USED")]
+    rows = [("VOLUME", "BRICKS", "REFUSED", "PVS", "ENFORCED", "FULL", "HEALING", "PROMISED", "USED")]
     rows += [
         (printable(row.volume), str(row.bricks), str(row.refused), str(row.pvs), str(row.enforced), str(row.full),
          str(row.heal_pending),

@@ -42,6 +42,27 @@ def test_an_enforced_pv_is_fine_in_every_step(host: FakeHost) -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_the_first_line_is_the_verdict(host: FakeHost) -> None:
+    assert explain.render(ask(host)).startswith("pvc-1: NOT enforced, on 0 of 1 brick of this host\n")
+    enforce_all(host)
+    assert explain.render(ask(host)).startswith("pvc-1: enforced, on 1 of 1 brick of this host\n")
+
+
+def test_who_chose_a_volume_is_told(host: FakeHost, root: Path) -> None:
+    assert "v is served: it holds info/quota" in explain.render(ask(host))
+    (host.glusterd / "kadalu.info").write_text(f'{{"version": 1, "bricks": ["{root}"]}}')
+    assert "v is served: kadalu.info names the brick" in explain.render(ask(host))
+    host.name_volumes("v\n")
+    assert "v is served: kadalustorage.info names it" in explain.render(ask(host))
+
+
+def test_an_option_that_chose_a_volume_is_told(host: FakeHost) -> None:
+    root = host.add_volume("w", {"user.kadalu-ext.export": "on"})
+    put_record(root, "pvc-1")
+    assert "w is served: its option user.kadalu-ext.export is on" in explain.render(ask(host))
+
+
+@pytest.mark.usefixtures("root")
 def test_without_the_daemon_it_says_to_start_it(host: FakeHost) -> None:
     answer = ask(host, daemon_running=False)
     assert failed(answer) == ["directory", "limit", "verdict"]
@@ -61,7 +82,9 @@ def test_a_pv_without_a_record_says_whether_there_is_a_directory(host: FakeHost,
         make_pv(root, "pvc-2")
     answer = ask(host, "pvc-2")
     assert not answer.enforced
-    assert ("yet a directory" if directory else "no directory") in explain.render(answer)
+    words = "yet a directory of that name" if directory else "pvc-2: no brick of this host has a record or a directory"
+    assert words in explain.render(answer)
+    assert "\\n" not in explain.render(answer)
 
 
 @pytest.mark.usefixtures("root")

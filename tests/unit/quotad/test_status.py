@@ -39,7 +39,7 @@ def test_an_enforced_pv_is_a_row_with_its_project_and_limit(host: FakeHost, root
     report = look(host)
     assert report.all_enforced
     row = next(line for line in show.render(report).splitlines() if "pvc-1" in line)
-    assert row.split() == ["pvc-1", str(FIRST_PROJECT_ID), "0", "B", "64", "MiB", "enforced"]
+    assert row.split() == ["pvc-1", "64", "MiB", str(FIRST_PROJECT_ID), "0", "B", "64", "MiB", "enforced"]
 
 
 def test_before_anybody_enforced_it_says_what_is_missing(host: FakeHost, root: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_refused_brick_shows_the_reason(host: FakeHost, root: Path) -> None:
     put_record(root, "pvc-1")
     host.xfs.refusal = "in /etc/fstab: /dev/vdb /bricks xfs defaults,prjquota 0 0"
     text = show.render(look(host))
-    assert f"REFUSED: {root}: in /etc/fstab" in text
+    assert f"brick {root}: REFUSED\n  ->  {root}: in /etc/fstab" in text
 
 
 def test_an_arbiter_has_a_project_and_no_limit(host: FakeHost) -> None:
