@@ -33,8 +33,8 @@ EPOCH: Final = "1577836800"
 
 
 def build(output: Path, nfpm: Path, packager: str = "deb", version: str = "") -> Path:
-    """Builds a package ("deb" or "rpm") into the directory `output` and returns its path. version: the project's, if not
-    given.
+    """Builds a package ("deb" or "rpm") into the directory `output` and returns its path. version: if not the
+    project's.
 
     Raises: RuntimeError with what nfpm said.
     """

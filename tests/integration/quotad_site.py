@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, encode
 from tests.testbed import deb, progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
 
-SECONDS = 60.0
+SECONDS = 180.0
 
 
 class Site:
@@ -62,19 +61,20 @@ class Site:
         return next((pv for brick in report["bricks"] for pv in brick["pvs"] if pv["pv"] == name), {})
 
     def wait_enforced(self, name: str, limits: list[int]) -> list[int]:
-        """Until every host, in order, enforces its limit; the projects. Checked with the system's own tool as well."""
+        """Until every host, in order, enforces its limit; the projects."""
+        return [self.wait_enforced_on(host, name, limit) for host, limit in zip(self.hosts.hosts, limits, strict=True)]
 
-        def enforced(host: BrickHost, limit: int) -> dict[str, Any] | None:
+    def wait_enforced_on(self, host: BrickHost, name: str, limit: int) -> int:
+        """Until this host enforces a limit; the project. Checked with the system's own tool as well."""
+
+        def enforced() -> dict[str, Any] | None:
             pv = self.status(host, name)
             return pv if pv.get("state") == "enforced" and pv["limit_bytes"] == limit else None
 
-        projects = []
-        for host, limit in zip(self.hosts.hosts, limits, strict=True):
-            probe = functools.partial(enforced, host, limit)
-            projects.append(self.wait(f"{name} to be enforced on {host.name}", probe)["project_id"])
-            assert is_ours(projects[-1])
-            assert self.limits(host).get(projects[-1], 0) == limit
-        return projects
+        project: int = self.wait(f"{name} to be enforced on {host.name}", enforced)["project_id"]
+        assert is_ours(project)
+        assert self.limits(host).get(project, 0) == limit
+        return project
 
     @staticmethod
     def limits(host: BrickHost) -> dict[int, int]:

@@ -143,6 +143,34 @@ def test_without_the_daemon_a_brick_that_hangs_is_named_and_the_others_are_shown
     host.run(["systemctl", "start", "kadalu-quotad"])
 
 
+def limits(host: BrickHost) -> list[int]:
+    return sorted(limit for limit in Site.limits(host).values() if limit)
+
+
+def test_without_a_file_the_volumes_option_chooses_on_every_host_also_for_bricks_that_come_later(
+    host: BrickHost, brick_hosts: BrickHosts
+) -> None:
+    def shown(each: BrickHost, what: str) -> str:
+        return each.run(["systemctl", "show", "-P", what, "kadalu-quotad"]).stdout
+
+    def wait(each: BrickHost, words: str) -> None:
+        progress.wait_until(f"{each.name} to say {words}", lambda: words in shown(each, "StatusText"), seconds=60)
+
+    other, before = brick_hosts.host("brick2"), shown(host, "MainPID")
+    brick_hosts.gluster("volume", "set", VOLUME, "user.kadalu-ext.export", "off")
+    brick_hosts.together(lambda each: each.run(["rm", "/var/lib/glusterd/kadalustorage.info"]))
+    wait(host, "0 bricks")
+    assert limits(host) == [32 * MIB, 32 * MIB]
+    brick_hosts.gluster("volume", "set", VOLUME, "user.kadalu-ext.export", "on")
+    wait(host, "1 brick, 2 PVs enforced")
+    brick_hosts.gluster("volume", "add-brick", VOLUME, "replica", "2", f"brick2:/bricks/{VOLUME}", "force")
+    wait(other, "1 brick, ")
+    brick_hosts.gluster("volume", "remove-brick", VOLUME, "replica", "1", f"brick2:/bricks/{VOLUME}", "force")
+    wait(other, "0 bricks")
+    other.run(["rm", "-r", f"/bricks/{VOLUME}"])
+    assert shown(host, "MainPID") == before
+
+
 WATCHED = """
 rm -f /tmp/status
 ({command}; echo $? > /tmp/status) > /tmp/said 2>&1 &
