@@ -43,6 +43,10 @@ class NotFoundError(KadaluExtError):
     """What was asked about does not exist. The message names it."""
 
 
+class PreconditionError(KadaluExtError):
+    """As things are it must not be done; a retry fails until somebody has changed them. The message says what to."""
+
+
 class CapacityError(KadaluExtError):
     """More was asked for than there is. The message has both figures."""
 

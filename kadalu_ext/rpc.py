@@ -29,6 +29,7 @@ CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
     errors.CapacityError: grpc.StatusCode.OUT_OF_RANGE,
     errors.UnsupportedVolumeError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.QuotaError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InProgressError: grpc.StatusCode.ABORTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     # csi-provisioner takes UNAVAILABLE for "may still be going on" and asks again until it knows, so that nothing is

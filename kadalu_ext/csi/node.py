@@ -20,7 +20,7 @@ from kadalu_ext.csi.mounts import FLAGS, Mounts
 from kadalu_ext.csi.nodevolumes import NodeVolumes, Volume
 from kadalu_ext.csi.params import check_capability
 from kadalu_ext.csi.registration import Registration
-from kadalu_ext.errors import InvalidInputError, NotFoundError
+from kadalu_ext.errors import InvalidInputError, NotFoundError, PreconditionError
 from kadalu_ext.storage import Storage, from_parameters, parse_volume_id
 from kadalu_ext.storages import Storages
 
@@ -36,10 +36,8 @@ _LONGEST_S: Final = 60.0
 _MARGIN_S: Final = 1.0
 """So much before its deadline a caller is told the reason, rather than left to find out that time is up."""
 
-_READ_ONLY: Final = frozenset({
-    csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_READER_ONLY,
-    csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY,
-})  # fmt: skip
+_Mode = csi_pb2.VolumeCapability.AccessMode
+_READ_ONLY: Final = frozenset({_Mode.SINGLE_NODE_READER_ONLY, _Mode.MULTI_NODE_READER_ONLY})
 
 _Capability = csi_pb2.NodeServiceCapability
 _Usage = csi_pb2.VolumeUsage
@@ -48,7 +46,8 @@ _Usage = csi_pb2.VolumeUsage
 class Node(csi_pb2_grpc.NodeServicer):
     """See csi.proto. What is not defined here is not announced, and answers UNIMPLEMENTED.
 
-    A request that lacks something is INVALID_ARGUMENT, also of a volume that there is not: csi-sanity makes ids up.
+    What a request lacks is told before whether there is such a volume. SINGLE_NODE_WRITER goes to any number of pods of
+    the node, as kubelets before SINGLE_NODE_MULTI_WRITER mean it.
     """
 
     def __init__(self, *, node_id: str, mounts: Mounts, volumes: NodeVolumes, storages: Storages) -> None:
@@ -65,7 +64,11 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeGetCapabilities(
         self, request: csi_pb2.NodeGetCapabilitiesRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeGetCapabilitiesResponse:
-        kinds = (_Capability.RPC.STAGE_UNSTAGE_VOLUME, _Capability.RPC.GET_VOLUME_STATS)
+        kinds = (
+            _Capability.RPC.STAGE_UNSTAGE_VOLUME,
+            _Capability.RPC.GET_VOLUME_STATS,
+            _Capability.RPC.SINGLE_NODE_MULTI_WRITER,
+        )
         return csi_pb2.NodeGetCapabilitiesResponse(
             capabilities=[_Capability(rpc=_Capability.RPC(type=kind)) for kind in kinds]
         )
@@ -73,6 +76,7 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeStageVolume(
         self, request: csi_pb2.NodeStageVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeStageVolumeResponse:
+        _check_id(request.volume_id)
         staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
         _mount_options(request.volume_capability)
         volume = _volume(request.volume_id)
@@ -83,6 +87,7 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeUnstageVolume(
         self, request: csi_pb2.NodeUnstageVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeUnstageVolumeResponse:
+        _check_id(request.volume_id)
         staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
         volume = _volume(request.volume_id)
         self._volumes.unstage(volume, staging, timeout_s=_left(context))
@@ -91,17 +96,24 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodePublishVolume(
         self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodePublishVolumeResponse:
-        staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
+        _check_id(request.volume_id)
         target = self._mounts.check(request.target_path, field="target_path")
         options = _mount_options(request.volume_capability) | (frozenset({"ro"}) if request.readonly else frozenset())
+        if not request.staging_target_path:
+            raise PreconditionError("staging_target_path: missing; NodeStageVolume comes before NodePublishVolume")
+        staging = self._mounts.check(request.staging_target_path, field="staging_target_path")
+        if f"{target}/".startswith(f"{staging}/") or f"{staging}/".startswith(f"{target}/"):
+            raise InvalidInputError(f"target_path: {target[:200]!r} and staging_target_path lie within each other")
+        alone = request.volume_capability.access_mode.mode == _Mode.SINGLE_NODE_SINGLE_WRITER
         volume = _volume(request.volume_id)
         storage = self._storage(volume, request.volume_context)
-        self._volumes.publish(volume, storage, staging, target, options, timeout_s=_left(context))
+        self._volumes.publish(volume, storage, staging, target, options, alone=alone, timeout_s=_left(context))
         return csi_pb2.NodePublishVolumeResponse()
 
     def NodeUnpublishVolume(
         self, request: csi_pb2.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeUnpublishVolumeResponse:
+        _check_id(request.volume_id)
         target = self._mounts.check(request.target_path, field="target_path")
         volume = _volume(request.volume_id)
         self._volumes.unpublish(volume, target, timeout_s=_left(context))
@@ -110,14 +122,12 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeGetVolumeStats(
         self, request: csi_pb2.NodeGetVolumeStatsRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeGetVolumeStatsResponse:
+        _check_id(request.volume_id)
         if not request.volume_path:
             raise InvalidInputError("volume_path: missing")
         volume = _volume(request.volume_id)
-        try:
-            path = self._mounts.check(request.volume_path, field="volume_path")
-        except InvalidInputError as error:
-            raise NotFoundError(f"volume_path: {volume} is not there: {error}") from error
-        stat = self._volumes.statvfs(volume, path)
+        # nothing is mounted at a path that makes no sense: looked for in mountinfo alone, and not found
+        stat = self._volumes.statvfs(volume, request.volume_path.rstrip("/"))
         return csi_pb2.NodeGetVolumeStatsResponse(
             usage=[
                 _Usage(
@@ -139,15 +149,21 @@ class Node(csi_pb2_grpc.NodeServicer):
         """What the ConfigMap says of the volume's storage, else what its StorageClass said when it was made."""
         if not any("/" not in key for key in context):
             return self._storages.find(volume.storage)
-        storage = from_parameters(context)
+        try:
+            storage = from_parameters(context)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"volume_context: {error}") from error
         if storage.name != volume.storage:
             raise InvalidInputError(f"volume_context.storage: {storage.name} is not the storage of {volume}")
         return self._storages.fresher(storage)
 
 
-def _volume(volume_id: str) -> Volume:
+def _check_id(volume_id: str) -> None:
     if not volume_id:
         raise InvalidInputError("volume_id: missing")
+
+
+def _volume(volume_id: str) -> Volume:
     try:
         storage, name = parse_volume_id(volume_id)
     except InvalidInputError as error:

@@ -13,7 +13,15 @@ from typing import Final, Protocol, TypeVar
 
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.csi.mounterclient import StorageMounter
-from kadalu_ext.errors import MounterError, NotFoundError, VolumeIOError
+from kadalu_ext.csi.mounts import FLAGS
+from kadalu_ext.errors import (
+    ConflictError,
+    KadaluExtError,
+    MounterError,
+    NotFoundError,
+    PreconditionError,
+    VolumeIOError,
+)
 from kadalu_ext.layout import pv_path
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
 from kadalu_ext.record import PvName
@@ -23,6 +31,9 @@ T = TypeVar("T")
 
 STATS_S: Final = 10.0
 """How long a statvfs may take: kubelet asks for it every minute or so."""
+
+_UNTIL_DONE_S: Final = 86400.0
+"""Of work within work, whose caller has the deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +61,10 @@ class MountTable(Protocol):
     """csi.mounts.Mounts, which see; or a fake."""
 
     def at(self, path: str) -> Mount | None: ...
+    def table(self) -> tuple[Mount, ...]: ...
     def bind(self, source: Mount, relative: str, target: str) -> None: ...
     def set_options(self, target: str, options: frozenset[str]) -> None: ...
-    def unmount(self, path: str, source: str, *, lazily: bool = False) -> None: ...
+    def unmount(self, path: str, source: str, root: str, *, lazily: bool = False) -> None: ...
     def answers(self, mount: Mount) -> bool: ...
     def make_directory(self, path: str) -> None: ...
     def remove_directory(self, path: str) -> None: ...
@@ -86,17 +98,28 @@ class NodeVolumes:
         """Takes the PV from `staging`. The storage's client stays: another PV of it is likely to come to this node."""
 
         def work() -> None:
-            self._mounts.unmount(staging, volume.source)
+            self._mounts.unmount(staging, volume.source, volume.root)
 
         self._bounded(("volume", volume), work, timeout_s, f"{volume}: unstaging")
 
     def publish(
-        self, volume: Volume, storage: Storage, staging: str, target: str, options: frozenset[str], *, timeout_s: float
+        self,
+        volume: Volume,
+        storage: Storage,
+        staging: str,
+        target: str,
+        options: frozenset[str],
+        *,
+        alone: bool = False,
+        timeout_s: float,
     ) -> None:
         """Binds the staged PV on `target`, made if need be, with these options (mounts.FLAGS).
 
+        alone: it must not be at another target path of this node.
+
         A PV whose client has died since it was staged is staged anew: so a pod that is started again gets a mount that
-        works. Raises: as `stage`.
+        works. Raises: as `stage`; PreconditionError if it is not `alone`, or `target` holds something; ConflictError if
+        it is there with fewer rights.
         """
 
         def work() -> None:
@@ -106,26 +129,65 @@ class NodeVolumes:
                 staged = self._mounts.at(staging)
             if staged is None or (staged.source, staged.root) != (volume.source, volume.root):
                 raise MounterError(f"{staging}: {volume} is not what is staged there; try again")
+            self._check_options(staged, target, options)
             self._mounts.make_directory(target)
-            self._bind(staged, "", staged.root, target, volume)
-            self._mounts.set_options(target, options)
+            try:
+                self._bind(staged, "", staged.root, target, volume)
+                self._mounts.set_options(target, options)
+            except (KadaluExtError, OSError):
+                if self._mounts.at(target) is None:
+                    self._tidy(target)
+                raise
 
-        self._bounded(("path", target), work, timeout_s, f"{volume}: publishing")
+        def alone_at_work() -> None:
+            self._check_alone(volume, staging, target)
+            self._bounded(("path", target), work, _UNTIL_DONE_S, what)
+
+        what = f"{volume}: publishing"
+        if alone:
+            self._bounded(("writer", volume), alone_at_work, timeout_s, what)
+        else:
+            self._bounded(("path", target), work, timeout_s, what)
 
     def unpublish(self, volume: Volume, target: str, *, timeout_s: float) -> None:
         """Takes the PV from `target`, and removes that directory."""
 
         def work() -> None:
-            self._mounts.unmount(target, volume.source)
+            self._mounts.unmount(target, volume.source, volume.root)
             self._mounts.remove_directory(target)
 
         self._bounded(("path", target), work, timeout_s, f"{volume}: unpublishing")
+
+    def _check_alone(self, volume: Volume, staging: str, target: str) -> None:
+        for each in self._mounts.table():
+            if (each.source, each.root) == (volume.source, volume.root) and each.path not in (staging, target):
+                raise PreconditionError(
+                    f"{volume}: its access mode allows one pod on a node, and it is published at {each.path}; that pod "
+                    "must end first"
+                )
+
+    def _check_options(self, staged: Mount, target: str, options: frozenset[str]) -> None:
+        """Options are only ever added: those that are missing may be what a killed plugin had no time for."""
+        there = self._mounts.at(target)
+        if there is None or (there.source, there.root) != (staged.source, staged.root):
+            return
+        if more := (there.options & FLAGS.keys()) - options - staged.options:
+            raise ConflictError(
+                f"{target}: published already with {', '.join(sorted(more))}, which is now asked for without; it must "
+                "be unpublished first"
+            )
+
+    def _tidy(self, target: str) -> None:
+        try:
+            self._mounts.remove_directory(target)
+        except (KadaluExtError, OSError):
+            pass  # why it was not published is what must be told
 
     def statvfs(self, volume: Volume, path: str) -> os.statvfs_result:
         """What df would say. Raises: NotFoundError if the PV is not mounted at `path`."""
         mount = self._mounts.at(path)
         if mount is None or mount.source != volume.source:
-            raise NotFoundError(f"volume_path: {volume} is not mounted at {path}")
+            raise NotFoundError(f"volume_path: {volume} is not mounted at {path[:200]}")
 
         def work() -> os.statvfs_result:
             return self._mounts.statvfs(path)
@@ -148,7 +210,7 @@ class NodeVolumes:
         if there is not None and (there.device, there.root) == (source.device, root):
             return
         if there is not None:
-            self._mounts.unmount(target, volume.source, lazily=True)  # of a client that died
+            self._mounts.unmount(target, volume.source, volume.root, lazily=True)  # of a client that died
         self._mounts.bind(source, relative, target)
 
     def _bounded(self, key: tuple[str, object], work: Callable[[], T], timeout_s: float, what: str) -> T:

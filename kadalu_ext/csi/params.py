@@ -19,9 +19,10 @@ _Mode = csi_pb2.VolumeCapability.AccessMode
 _MODES: Final = frozenset({
     _Mode.SINGLE_NODE_WRITER, _Mode.SINGLE_NODE_READER_ONLY, _Mode.MULTI_NODE_READER_ONLY,
     _Mode.MULTI_NODE_SINGLE_WRITER, _Mode.MULTI_NODE_MULTI_WRITER,
+    _Mode.SINGLE_NODE_SINGLE_WRITER, _Mode.SINGLE_NODE_MULTI_WRITER,
 })  # fmt: skip
-"""Whoever mounts a gluster volume may read and write it, so every mode can be had but those that need the capability
-SINGLE_NODE_MULTI_WRITER, which is not announced."""
+"""Whoever mounts a gluster volume may read and write it, so every mode can be had. On how many nodes a volume is, the
+scheduler sees to; to how many pods of a node it goes with SINGLE_NODE_SINGLE_WRITER, the node plugin."""
 
 _FS_TYPES: Final = frozenset({"", "glusterfs", "fuse.glusterfs"})
 

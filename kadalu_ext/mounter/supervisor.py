@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from kadalu_ext import mountinfo, mounting
+from kadalu_ext import mountinfo, mounting, mountpoint
 from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
 from kadalu_ext.gluster import feed
 from kadalu_ext.gluster.client import SHARED
@@ -17,7 +17,7 @@ from kadalu_ext.gluster.feed import SETTLE_S, Feed, Listen, Probed, Source
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
-from kadalu_ext.mounter import mountpoint, processes
+from kadalu_ext.mounter import processes
 from kadalu_ext.mounter.client import Client, Places
 from kadalu_ext.storage import Storage, StorageName, from_json, to_json
 

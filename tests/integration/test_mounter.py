@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,7 +124,7 @@ class Pv:
         )
 
     def target(self, pod: str) -> Path:
-        path = self.node.kubelet / f"pods/{pod}/volumes/kubernetes.io~csi/pv/mount"
+        path = self.node.kubelet / f"pods/{pod}/volumes/kubernetes.io~csi/{self.volume_id.replace('/', '~')}/mount"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -371,6 +372,67 @@ def test_a_pv_goes_to_pods_and_back(node: Node) -> None:
         pv.unpublish("pod2")
         pv.unstage()
     assert not pod1.exists() and not any(each.root != "/" and "ext" in each.source for each in mountinfo.read())
+
+
+def test_a_target_that_holds_files_of_its_own_is_left_alone(node: Node) -> None:
+    pv = Pv(node, "pv-files")
+    pv.stage()
+    target = pv.target("pod1")
+    target.mkdir()
+    (target / "mine").write_text("x")
+    with pytest.raises(grpc.RpcError, match="holds files of the node's own"):
+        pv.publish("pod1")
+    with pytest.raises(grpc.RpcError, match="they are left there"):
+        pv.unpublish("pod1")
+    (target / "mine").unlink()
+    pv.publish("pod1")
+    pv.unpublish("pod1")
+    pv.unstage()
+    assert not target.exists()
+
+
+def test_nothing_is_written_on_the_node_where_a_pods_mount_was_taken_away(node: Node) -> None:
+    pv = Pv(node, "pv-taken")
+    pv.stage()
+    target = pv.publish("pod1")
+    mounting.unmount(str(target))
+    with pytest.raises(PermissionError):
+        (target / "x").write_text("x")
+    pv.publish("pod1")
+    (target / "x").write_text("x")
+    pv.unpublish("pod1")
+    pv.unstage()
+
+
+def test_a_single_writer_has_the_node_for_itself_also_if_two_come_at_once(node: Node) -> None:
+    pv = Pv(node, "pv-single")
+    pv.capability.access_mode.mode = csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_SINGLE_WRITER
+    pv.stage()
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = [pool.submit(pv.publish, f"pod{n}") for n in range(8)]
+    refused = [error for each in outcomes if isinstance(error := each.exception(), grpc.RpcError)]
+    assert len(refused) == 7
+    assert {error.code() for error in refused} <= {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED}
+    for n in range(8):
+        pv.unpublish(f"pod{n}")
+    pv.unstage()
+
+
+def test_fifty_volumes_come_and_go_at_once(node: Node) -> None:
+    pvs = [Pv(node, f"pv-many-{n}", (EXT, EXT_1)[n % 2]) for n in range(50)]
+
+    def life(pv: Pv) -> None:
+        pv.stage()
+        (pv.publish("many") / "whose").write_text(pv.volume_id)
+        assert (pv.on_volume / "whose").read_text() == pv.volume_id
+        pv.unpublish("many")
+        pv.unstage()
+
+    with ThreadPoolExecutor(50) as pool:
+        for each in [pool.submit(life, pv) for pv in pvs]:
+            each.result()
+    assert not [each for each in mountinfo.read() if "pv-many" in each.root]
+    assert [len(clients(storage)) for storage in (EXT, EXT_1)] == [1, 1]
 
 
 def test_a_pv_that_is_a_symlink_or_not_there_is_not_mounted(node: Node) -> None:

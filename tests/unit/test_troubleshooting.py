@@ -31,7 +31,8 @@ NOBODY_SEES = (
     # what Kubernetes never asks for
     "missing", "must not be negative", "sizes are whole blocks of", "is more than limit_bytes", "access_mode: ",
     "must be an absolute path below", "is reserved",
-    "there is no such volume", "there is no volume ", "is not mounted at", "not a PV of",
+    "there is no such volume", "there is no volume ", "is not mounted at", "with root … is mounted there",
+    "is this driver's own", "longer than a path may be", "lies on a gluster volume", "lies on the gluster volume",
     # caught, and said in other words
     "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",
     "these hosts are closed", "it speaks TLS",

@@ -100,7 +100,6 @@ Spoil = Callable[[csi_pb2.CreateVolumeRequest], object]
         (lambda r: r.volume_capabilities[0].ClearField("mount"), "access_type: missing"),
         (lambda r: setattr(r.volume_capabilities[0].mount, "fs_type", "ext4"), "leave csi.storage.k8s.io/fstype out"),
         (lambda r: r.volume_capabilities[0].ClearField("access_mode"), "access_mode: missing"),
-        (lambda r: setattr(r.volume_capabilities[0].access_mode, "mode", 6), "SINGLE_NODE_SINGLE_WRITER is not"),
         (lambda r: setattr(r.volume_capabilities[0].access_mode, "mode", 99), "access_mode: 99 is not"),
         (lambda r: r.volume_content_source.snapshot.SetInParent(), "clones and snapshots"),
         (lambda r: r.mutable_parameters.update(x="y"), "VolumeAttributesClasses"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from kadalu_ext.errors import MounterError, NotFoundError
+from kadalu_ext.errors import MounterError, NotFoundError, PreconditionError
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
 from kadalu_ext.storage import Storage, mount_source
 
@@ -30,33 +30,42 @@ def mount(path: str, *, device: int, root: str, source: str, options: frozenset[
 class FakeMounts:
     """See csi.mounts.Mounts. `directories`: what the gluster volume has; `dead`: devices whose client has ended."""
 
-    table: dict[str, Mount] = field(default_factory=dict)
+    mounted: dict[str, Mount] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     dead: set[int] = field(default_factory=set)
     made: set[str] = field(default_factory=set)
+    holding_files: set[str] = field(default_factory=set)
     binds: int = 0
 
     def at(self, path: str) -> Mount | None:
-        return self.table.get(path)
+        return self.mounted.get(path)
+
+    def table(self) -> tuple[Mount, ...]:
+        return tuple(self.mounted.values())
 
     def bind(self, source: Mount, relative: str, target: str) -> None:
-        assert self.table[source.path] == source and source.device not in self.dead and target not in self.table
+        assert self.mounted[source.path] == source and source.device not in self.dead and target not in self.mounted
+        if target in self.holding_files:
+            raise PreconditionError(f"{target}: holds files of the node's own")
         root = relative or source.root
         if root not in self.directories:
             raise NotFoundError(f"{source.source}: there is no directory {root}")
-        self.table[target] = mount(target, device=source.device, root=root, source=source.source)
+        self.mounted[target] = mount(target, device=source.device, root=root, source=source.source)
         self.binds += 1
 
     def set_options(self, target: str, options: frozenset[str]) -> None:
-        there = self.table[target]
+        there = self.mounted[target]
         all_options = there.options | options
-        self.table[target] = mount(
+        self.mounted[target] = mount(
             target, device=there.device, root=there.root, source=there.source, options=all_options
         )
 
-    def unmount(self, path: str, source: str, *, lazily: bool = False) -> None:
-        there = self.table.pop(path, None)
-        assert there is None or (there.source == source and (not lazily or there.device in self.dead))
+    def unmount(self, path: str, source: str, root: str, *, lazily: bool = False) -> None:
+        there = self.mounted.get(path)
+        if there is not None and (there.source, there.root) != (source, root):
+            raise PreconditionError(f"{path}: {there.source} is mounted there, not {root} of {source}")
+        assert there is None or not lazily or there.device in self.dead
+        self.mounted.pop(path, None)
 
     def answers(self, mount: Mount) -> bool:
         return mount.device not in self.dead
@@ -84,8 +93,8 @@ class FakeMounter:
         if self.broken:
             raise MounterError(self.broken)
         path = f"{KUBELET}/plugins/kadalu.external/mounts/{storage.name}"
-        there = self.mounts.table.get(path)
+        there = self.mounts.mounted.get(path)
         if there is None or there.device in self.mounts.dead:
             device = 100 + len(self.asked)
-            self.mounts.table[path] = mount(path, device=device, root="/", source=mount_source(storage.name))
+            self.mounts.mounted[path] = mount(path, device=device, root="/", source=mount_source(storage.name))
         return path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kadalu_ext.csi.mounts import FLAGS, Mounts
-from kadalu_ext.errors import InvalidInputError, MounterError, NotFoundError
+from kadalu_ext.errors import InvalidInputError, MounterError, NotFoundError, PreconditionError
 from kadalu_ext.storage import MOUNT_OPTIONS
 
 from .fakes import mount
@@ -91,3 +91,24 @@ def test_a_directory_under_a_lost_mount_is_not_taken_for_the_volume(mounts: Moun
 
 def test_every_option_that_a_storage_may_ask_for_can_be_had_by_a_bind_mount_and_no_other() -> None:
     assert set(FLAGS) == set(MOUNT_OPTIONS)
+
+
+def test_a_target_that_holds_files_of_its_own_is_neither_hidden_nor_removed(mounts: Mounts, tmp_path: Path) -> None:
+    (tmp_path / "volume/pv").mkdir(parents=True)
+    target = tmp_path / "kubelet/pods/u1/mount"
+    target.mkdir()
+    (target / "log").write_text("written while nothing was mounted here")
+    source = mount(str(tmp_path / "volume"), device=os.stat(tmp_path).st_dev, root="/", source="kadalu.external:ext")
+    with pytest.raises(PreconditionError, match=r"holds files of the node's own.*'log', 1 in all"):
+        mounts.bind(source, "/pv", str(target))
+    with pytest.raises(PreconditionError, match="they are left there"):
+        mounts.remove_directory(str(target))
+    assert (target / "log").exists()
+
+
+def test_a_file_is_not_mounted_where_a_directory_belongs(mounts: Mounts, tmp_path: Path) -> None:
+    target = tmp_path / "kubelet/pods/u1/mount"
+    target.write_text("")
+    source = mount(str(tmp_path), device=os.stat(tmp_path).st_dev, root="/", source="kadalu.external:ext")
+    with pytest.raises(PreconditionError, match="is no directory"):
+        mounts.bind(source, "/kubelet", str(target))

@@ -12,7 +12,7 @@ from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi.mounts import Mounts
 from kadalu_ext.csi.node import Node
 from kadalu_ext.csi.nodevolumes import NodeVolumes
-from kadalu_ext.errors import InvalidInputError, NotFoundError
+from kadalu_ext.errors import InvalidInputError, NotFoundError, PreconditionError
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import Storage, StorageName, to_json
@@ -56,6 +56,7 @@ class Bed:
             volumes=NodeVolumes(self.mounts, self.mounter),
             storages=Storages(str(self.storages)),
         )
+        self.kubelet = str(tmp_path)
         self.staging = str(tmp_path / "staging")
         self.target = str(tmp_path / "target")
 
@@ -155,7 +156,51 @@ def test_stats_of_a_path_where_the_volume_is_not_are_not_found(bed: Bed, path: s
 def test_read_only_is_asked_for_in_three_ways(bed: Bed, fields: dict[str, Any], read_only: bool) -> None:
     bed.stage()
     bed.publish(**fields)
-    assert ("ro" in bed.mounts.table[bed.target].options) is read_only
+    assert ("ro" in bed.mounts.mounted[bed.target].options) is read_only
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"staging_target_path": ""}, PreconditionError, "staging_target_path: missing; NodeStageVolume comes before"),
+        ({"target_path": ""}, InvalidInputError, "target_path: missing"),
+        ({"target_path": "{staging}"}, InvalidInputError, "target_path: .* lie within each other"),
+        ({"target_path": "{staging}/x"}, InvalidInputError, "target_path: .* lie within each other"),
+        ({"target_path": "{kubelet}/plugins/kadalu.external/mounts/ext"}, InvalidInputError, "this driver's own"),
+        ({"target_path": "{kubelet}/" + "x" * 256}, InvalidInputError, "target_path: longer than a path may be"),
+        ({"volume_context": {"hosts": "h1"}}, InvalidInputError, "volume_context: parameters.storage: missing"),
+    ],
+)
+def test_a_publish_request_that_makes_no_sense_is_refused(
+    bed: Bed, fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    bed.stage()
+    if path := fields.get("target_path"):
+        fields = {"target_path": path.format(staging=bed.staging, kubelet=bed.kubelet)}
+    with pytest.raises(error, match=message):
+        bed.publish(**fields)
+
+
+@pytest.mark.parametrize("mode", set(MODE.Mode.values()) - {MODE.UNKNOWN})
+def test_every_access_mode_of_the_specification_can_be_had(bed: Bed, mode: int) -> None:
+    bed.stage(volume_capability=capability(mode))
+    bed.publish(volume_capability=capability(mode))
+    assert ("ro" in bed.mounts.mounted[bed.target].options) is ("READER" in MODE.Mode.Name(mode))  # type: ignore[arg-type]
+
+
+def test_a_single_writer_is_alone_on_its_node_and_the_other_modes_are_not(bed: Bed) -> None:
+    bed.stage()
+    bed.publish()
+    bed.publish(target_path=bed.target + "2", volume_capability=capability(MODE.SINGLE_NODE_MULTI_WRITER))
+    with pytest.raises(PreconditionError, match="allows one pod on a node"):
+        bed.publish(target_path=bed.target + "3", volume_capability=capability(MODE.SINGLE_NODE_SINGLE_WRITER))
+
+
+@pytest.mark.parametrize("path", ["some/path", "/etc", "/"])
+def test_stats_of_a_path_where_the_pv_is_not_are_not_found_whatever_the_path(bed: Bed, path: str) -> None:
+    request = csi_pb2.NodeGetVolumeStatsRequest(volume_id="ext/pv-1", volume_path=path)
+    with pytest.raises(NotFoundError, match="volume_path: ext/pv-1 is not mounted"):
+        bed.node.NodeGetVolumeStats(request, CALL)
 
 
 def test_stats_are_bytes_and_inodes(bed: Bed) -> None:
@@ -170,4 +215,6 @@ def test_stats_are_bytes_and_inodes(bed: Bed) -> None:
 def test_only_what_works_is_announced(bed: Bed) -> None:
     reply = bed.node.NodeGetCapabilities(csi_pb2.NodeGetCapabilitiesRequest(), CALL)
     kinds = csi_pb2.NodeServiceCapability.RPC
-    assert [each.rpc.type for each in reply.capabilities] == [kinds.STAGE_UNSTAGE_VOLUME, kinds.GET_VOLUME_STATS]
+    assert [each.rpc.type for each in reply.capabilities] == [
+        kinds.STAGE_UNSTAGE_VOLUME, kinds.GET_VOLUME_STATS, kinds.SINGLE_NODE_MULTI_WRITER
+    ]  # fmt: skip
