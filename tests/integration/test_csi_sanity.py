@@ -47,7 +47,6 @@ NOT_YET = Counter({
     "ControllerModifyVolume not supported": 6,
     "Modify volume not supported": 1,
     "Modify Volume not supported": 1,
-    "Service does not have single node multi writer capability": 1,
     "NodeGetVolumeHealth not supported": 2,
     "NodeGetStorageHealth not supported": 1,
     # one of them is about snapshots that are not to be had everywhere, which stays as it is
