@@ -43,13 +43,16 @@ def volume_facts(glusterd: Glusterd, volume: str) -> VolumeFacts:
 def _check_file_systems(glusterd: Glusterd, info: VolumeInfo, shape: Geometry) -> None:
     """Only a brick's own host knows whether it shares a file system; one that does not answer tells nothing, and then
     the claims' own proof does."""
-    crowded = support.crowded_hosts(info)
+    crowded = set(support.crowded_hosts(info))
     for brick in shape.bricks:
         if brick.host not in crowded:
             continue
         try:
             with glusterd.beside(brick.host) as own:
                 volfile = parse(own.getspec(support.brick_volfile_id(info.name, brick)))
-        except (HostUnreachableError, WireError, NotFoundError):
+        except NotFoundError:
+            continue
+        except (HostUnreachableError, WireError):
+            crowded.remove(brick.host)  # others wait meanwhile: not once more for each of its bricks
             continue
         support.check_brick(volfile, brick)

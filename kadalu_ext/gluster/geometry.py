@@ -90,6 +90,13 @@ class Geometry:
         return 2 * count > len(self.bricks) or (2 * count == len(self.bricks) and self.bricks[0].name in up)
 
 
+MAX_BRICKS: Final = 64
+"""Twice what gluster allows of a disperse set (EC_MAX_NODES in xlators/cluster/ec/src/ec-types.h, tag v10.3: 31): each
+costs us a connection and a thread, however many a stranger's volfile has."""
+_MAX_HOST: Final = 255
+_MAX_PATH: Final = 4096
+
+
 def geometry(volfile: Volfile) -> Geometry:
     """The geometry of a volume by its client volfile.
 
@@ -120,6 +127,8 @@ def _children(volfile: Volfile, parent: Xlator) -> Iterator[Xlator]:
 
 
 def _of_set(volfile: Volfile, top: Xlator) -> Geometry:
+    if len(top.subvolumes) > MAX_BRICKS:
+        raise VolfileError(f"{top.name}: {len(top.subvolumes)} bricks are more than any set of bricks in gluster has")
     if top.type == "protocol/client":
         return Geometry(kind=VolumeKind.BRICK, bricks=(_brick(top, arbiter=False),))
     if top.type in ("cluster/replicate", "cluster/afr"):
@@ -162,6 +171,8 @@ def _brick(client: Xlator, *, arbiter: bool) -> Brick:
     host, path = client.options.get("remote-host"), client.options.get("remote-subvolume")
     if not host or not path:
         raise VolfileError(f"{client.name}: remote-host or remote-subvolume is missing")
+    if len(host) > _MAX_HOST or len(path) > _MAX_PATH:
+        raise VolfileError("a brick's remote-host or remote-subvolume is longer than names and paths can be")
     return Brick(name=client.name, host=host, path=path, arbiter=arbiter, ssl=_true(client, _SSL))
 
 

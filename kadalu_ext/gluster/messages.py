@@ -7,6 +7,7 @@ WireError for bytes that are not what they should be, and return a `Refused` whe
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ _NO_DICT: Final = struct.pack(">IiI", 0, -1, 0)
 """A gfx_dict that is not there: size, count, no pairs."""
 _IATT_BYTES: Final = 148
 _STATVFS: Final = struct.Struct(">11Q")
+
+
+_SAID: Final = 500
+"""So much of what a server says goes on into messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +187,7 @@ def read_get_volume_reply(body: bytes) -> VolumeInfo | Refused:
     prefix = "volume0.option."
     return VolumeInfo(
         name=_text(pairs, "volume0.name"),
-        volume_id=_text(pairs, "volume0.volume_id"),
+        volume_id=_uuid(pairs, "volume0.volume_id"),
         status=status,
         type=_number(pairs, "volume0.type"),
         replica_count=_number(pairs, "volume0.replica_count"),
@@ -246,13 +251,19 @@ def _read_dict_reply(body: bytes) -> dict[str, str] | Refused:
     """gf_cli_rsp: op_ret, op_errno, op_errstr, dict."""
     reader = xdr.Reader(body)
     op_ret, op_errno, message = reader.i32(), reader.i32(), reader.string()
-    return Refused(errno=op_errno, message=message) if op_ret < 0 else wiredict.decode_text(reader.opaque())
+    return Refused(errno=op_errno, message=message[:_SAID]) if op_ret < 0 else wiredict.decode_text(reader.opaque())
 
 
 def _text(pairs: Mapping[str, str], key: str) -> str:
     if key not in pairs:
         raise WireError(f"glusterd's reply has no {key}")
     return pairs[key]
+
+
+def _uuid(pairs: Mapping[str, str], key: str) -> str:
+    if re.fullmatch(r"[0-9a-f-]{36}", text := _text(pairs, key)) is None:
+        raise WireError(f"glusterd's reply has a {key} that is no UUID")
+    return text
 
 
 def _number(pairs: Mapping[str, str], key: str, default: int | None = None) -> int:
@@ -303,7 +314,7 @@ def read_setvolume_reply(body: bytes) -> dict[str, str] | Refused:
     """What the brick says of itself."""
     reader = xdr.Reader(body)
     op_ret, op_errno, pairs = reader.i32(), reader.i32(), wiredict.decode_text(reader.opaque())
-    return Refused(errno=op_errno, message=pairs.get("ERROR", "")) if op_ret < 0 else pairs
+    return Refused(errno=op_errno, message=pairs.get("ERROR", "")[:_SAID]) if op_ret < 0 else pairs
 
 
 def lookup_request(parent: Gfid, name: str) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from kadalu_ext.errors import UnsupportedVolumeError, VolfileError
 from kadalu_ext.gluster import volfile
-from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind, geometry
+from kadalu_ext.gluster.geometry import MAX_BRICKS, Brick, Geometry, VolumeKind, geometry
 from kadalu_ext.gluster.volfile import Volfile, Xlator
 from tests.unit.gluster import golden
 
@@ -137,3 +137,22 @@ def test_a_join_that_is_not_known_is_refused() -> None:
     parsed = volfile.parse(golden.volfile("ec").replace("cluster/disperse", "cluster/stripe"))
     with pytest.raises(UnsupportedVolumeError, match="cluster/stripe"):
         geometry(parsed)
+
+
+def test_a_volfile_of_a_stranger_has_bounded_bricks_with_bounded_names() -> None:
+    client = {"remote-host": "h", "remote-subvolume": "/b"}
+
+    def shape(count: int, **options: str) -> Geometry:
+        bricks = [Xlator(name=f"c{n}", type="protocol/client", options={**client, **options}) for n in range(count)]
+        group = Xlator(name="r", type="cluster/replicate", subvolumes=tuple(brick.name for brick in bricks))
+        top = Xlator(name="d", type="cluster/distribute", subvolumes=("r",))
+        return geometry(Volfile(xlators=(*bricks, group, top)))
+
+    assert len(shape(MAX_BRICKS).bricks) == MAX_BRICKS
+    for count, options in (
+        (MAX_BRICKS + 1, {}),
+        (1, {"remote-host": "h" * 300}),
+        (1, {"remote-subvolume": "/" * 5000}),
+    ):
+        with pytest.raises(VolfileError):
+            shape(count, **options)

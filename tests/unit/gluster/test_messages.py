@@ -145,7 +145,13 @@ def test_a_reply_that_is_cut_short_is_refused(reader: Callable[[bytes], Any], na
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("volume0.status", b"9"), ("volume0.type", b"x"), ("volume0.brick1", b"10.99.0.1"), ("count", b"9" * 5000)],
+    [
+        ("volume0.status", b"9"),
+        ("volume0.type", b"x"),
+        ("volume0.brick1", b"10.99.0.1"),
+        ("count", b"9" * 5000),
+        ("volume0.volume_id", b"x" * 36),
+    ],
 )
 def test_a_volume_with_a_nonsensical_value_is_refused(key: str, value: bytes) -> None:
     reader = xdr.Reader(wire("get-volume-rep.reply"))
@@ -154,3 +160,10 @@ def test_a_volume_with_a_nonsensical_value_is_refused(key: str, value: bytes) ->
     body = head + xdr.opaque(wiredict.encode({**pairs, key: value + b"\0"}))
     with pytest.raises(WireError, match="glusterd"):
         messages.read_get_volume_reply(body)
+
+
+def test_of_what_a_server_says_not_any_length_goes_on() -> None:
+    words = xdr.string("x" * 100_000)
+    refused = messages.read_get_volume_reply(xdr.i32(-1) + xdr.i32(5) + words + xdr.opaque(b""))
+    assert isinstance(refused, messages.Refused)
+    assert len(refused.message) == 500

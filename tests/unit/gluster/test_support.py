@@ -133,6 +133,7 @@ def test_bricks_of_one_host_on_file_systems_of_their_own_are_taken_and_so_is_a_h
     assert volume_facts(Cluster("a", "b", "b", shared={}), "v").volume_id == "id"  # type: ignore[arg-type]
     silent = Cluster("a", "b", "b", shared={"b": 2}, dead="b")
     assert volume_facts(silent, "v").volume_id == "id"  # type: ignore[arg-type]
+    assert silent.asked == ["a v", "b v.b.b-1"]  # once, however many bricks it has: others wait meanwhile
 
 
 @pytest.mark.parametrize(
