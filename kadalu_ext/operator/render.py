@@ -23,6 +23,12 @@ FINALIZER: Final = "operator.kadalu.external/finalizer"
 LABELS: Final = {"app.kubernetes.io/managed-by": "kadalu-ext-operator", "app.kubernetes.io/part-of": "kadalu-ext"}
 
 
+def plain(text: str, limit: int = 2000) -> str:
+    """What a stranger may have written, as it may stand in an object, a metric or a log: valid UTF-8, and not long."""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text.encode(errors="replace").decode()
+
+
 def storage_class(spec: StorageSpec, *, owner: str, volume_id: str) -> Manifest:
     """The StorageClass of a storage.
 
@@ -63,6 +69,7 @@ def event(
     change: which change it tells of. Its name is made of that, so whoever tells it again, after a restart or beside
     another operator, finds it there already.
     """
+    message = plain(message)
     raw = message.encode()
     digest = hashlib.sha256("\0".join((uid, reason, change)).encode()).hexdigest()[:16]
     return {

@@ -56,9 +56,10 @@ def report(
     before = {item["type"]: item for item in resource.status.get("conditions") or []}
     after = dict(before)
     events: dict[tuple[str, str], bool] = {}
-    for condition, (status, reason, message) in _findings(outcome, before).items():
+    quota = before.get(Condition.QUOTA_ENFORCED, {}) if _same_bricks(outcome, resource.status) else {}
+    for condition, (status, reason, message) in _findings(outcome, quota).items():
         earlier = before.get(condition, {})
-        shown = {"type": str(condition), "status": status, "reason": str(reason), "message": message}
+        shown = {"type": str(condition), "status": status, "reason": str(reason), "message": render.plain(message)}
         since = earlier.get("lastTransitionTime", now) if earlier.get("status") == status else now
         after[condition] = {**shown, "lastTransitionTime": since}
         if (status != "Unknown" or reason in _UNKNOWN_TOLD) and _is_news(shown, earlier, reason):
@@ -101,15 +102,24 @@ def volume_type(geometry: Geometry) -> str:
     return "Brick"
 
 
-def _findings(outcome: Usable | Problem, before: Mapping[str, Mapping[str, str]]) -> dict[Condition, Finding]:
-    """Status, reason and message of each condition that `outcome` says something of.
+def _same_bricks(outcome: Usable | Problem, status: Mapping[str, Any]) -> bool:
+    """Whether what was measured last was measured on every brick that there is now."""
+    if isinstance(outcome, Problem) or status.get("volumeId") != outcome.volume_id:
+        return False
+    known = {(each["host"], each["path"]) for each in status.get("bricks") or []}
+    return all((render.plain(each.host), render.plain(each.path)) in known for each in outcome.geometry.bricks)
+
+
+def _findings(outcome: Usable | Problem, measured: Mapping[str, str]) -> dict[Condition, Finding]:
+    """Status, reason and message of each condition that `outcome` says something of. measured: QuotaEnforced, if it was
+    of the same bricks.
 
     What comes after the condition that failed was not looked at. A problem of Ready alone says nothing of the others.
     """
     if isinstance(outcome, Usable):
         good: dict[Condition, Finding] = {condition: ("True", *found) for condition, found in _GOOD.items()}
         wanted, ready = outcome.spec.storage.quota, _bricks_up(outcome)
-        quota = _quota(outcome.enforcement, before.get(Condition.QUOTA_ENFORCED, {}), wanted)
+        quota = _quota(outcome.enforcement, measured, wanted)
         if quota[0] == "False" and wanted is Quota.REQUIRED and ready[0] == "True":
             ready = quota  # each claim would wait for that brick
         supported = _supported(outcome)
@@ -205,9 +215,14 @@ def _bricks(usable: Usable) -> dict[str, Any]:
 
 def _brick(seen: BrickSeen, enforcing: bool | None) -> dict[str, Any]:
     brick = seen.brick
-    shown = {"host": brick.host, "path": brick.path, "arbiter": brick.arbiter, "online": seen.online}
+    shown = {
+        "host": render.plain(brick.host),
+        "path": render.plain(brick.path),
+        "arbiter": brick.arbiter,
+        "online": seen.online,
+    }
     shown |= {} if enforcing is None else {"enforcing": enforcing}
-    return shown | ({"error": seen.error} if seen.error else {})
+    return shown | ({"error": render.plain(seen.error)} if seen.error else {})
 
 
 def _capacity(usable: Usable, before: Mapping[str, Any], provisioned: Provisioned | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.report import report, volume_type
 from kadalu_ext.storage import Quota
 from kadalu_ext.units import GIB
-from tests.unit.operator.samples import LATER, NOW, resource, usable
+from tests.unit.operator.samples import LATER, NOW, OTHER_ID, resource, usable
 
 BAD = [r for r in Reason if r.condition not in (Condition.QUOTA_ENFORCED, Condition.READY)]
 
@@ -250,3 +251,29 @@ def test_an_unusual_reserve_is_told_and_refuses_nothing(reserve: Reserve, reason
     after, _ = reported(replace(usable(), reserve=reserve))
     assert conditions(after)["Supported"]["reason"] == reason
     assert {conditions(after)[kind]["status"] for kind in ("Supported", "Ready")} == {"True"}
+
+
+@pytest.mark.parametrize("other", ["volume", "brick"])
+def test_what_was_measured_says_nothing_of_another_volume_or_a_new_brick(other: str) -> None:
+    before, _ = reported(measured("True", Reason.ENFORCED))
+    found = measured(None, Reason.NOT_MEASURED)
+    if other == "volume":
+        found = replace(found, volume_id=OTHER_ID)
+    else:
+        new = Brick(name="v-client-2", host="node3", path="/bricks/new")
+        found = replace(found, geometry=replace(found.geometry, bricks=(*found.geometry.bricks[:2], new)))
+    after, _ = reported(found, before, LATER)
+    assert conditions(after)["QuotaEnforced"]["status"] == "Unknown"
+
+
+def test_what_a_stranger_wrote_is_valid_and_short_in_status_and_events() -> None:
+    details = "said \udcff" + "x" * 100_000
+    (*events, patch) = report(resource(), Problem(reason=Reason.HOST_UNREACHABLE, details=details), now=NOW)
+    assert isinstance(patch, PatchStatus)
+    text = json.dumps([patch.status, *(e.manifest for e in events if isinstance(e, PostEvent))], ensure_ascii=False)
+    assert "said ?" in text
+    assert len(text.encode()) < 20_000
+    odd = BrickSeen(brick=Brick(name="b", host="h", path="/\udce4"), online=True, error="\udce4")
+    shown = report(resource(), replace(usable(), bricks=(odd,)), now=NOW)[-1]
+    assert isinstance(shown, PatchStatus)
+    json.dumps(shown.status, ensure_ascii=False).encode()
