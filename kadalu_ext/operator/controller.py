@@ -26,7 +26,7 @@ PATIENT: Final = 16
 """So many of them, at most, wait for hosts that are known to be silent."""
 
 SETTLE_S: Final = 0.2
-"""glusterd tells of one change several times within moments."""
+"""glusterd tells of one change several times within moments, and PVs come and go by the dozen."""
 
 HUNG_S: Final = 180.0
 """Everything in one look is bounded, and takes seconds: what has not ended after so long never will."""
@@ -75,7 +75,7 @@ class Controller:
         self.queue: WorkQueue[Key] = WorkQueue(patient=PATIENT)
         self._lock = threading.Lock()
         self._failures: dict[Key, int] = {}
-        self._known: dict[str, frozenset[Key]] = {}
+        self._known: dict[str, dict[Key, object]] = {}
         metrics.waiting.set_function(lambda: self.queue.state().waiting)
         metrics.running.set_function(lambda: self.queue.state().running)
 
@@ -88,27 +88,30 @@ class Controller:
 
     def replace(self, scope: str, objects: Sequence[Seen]) -> None:
         """These are all KadaluStorages of a scope: one follower each."""
-        keys = frozenset(map(_key, objects))
+        found = {_key(seen): _mark(seen) for seen in objects}
         with self._lock:
-            gone = self._known.get(scope, frozenset()) - keys
-            self._known[scope] = keys
-        for key in keys | gone:  # those that are gone are found to be
+            gone = self._known.get(scope, {}).keys() - found
+            self._known[scope] = found
+        for key in found.keys() | gone:  # those that are gone are found to be
             self.queue.add(key)
 
     def change(self, scope: str, kind: str, seen: Seen) -> None:
-        """One was ADDED, MODIFIED or DELETED."""
-        key = _key(seen)
+        """One was ADDED, MODIFIED or DELETED. That a status was written, mostly by us, is no reason to look."""
+        key, mark = _key(seen), _mark(seen)
         with self._lock:
-            known = self._known.get(scope, frozenset())
-            self._known[scope] = known - {key} if kind == "DELETED" else known | {key}
-        self.queue.add(key)
+            known = self._known.setdefault(scope, {})
+            earlier = known.pop(key, None)
+            if kind != "DELETED":
+                known[key] = mark
+        if kind != "MODIFIED" or mark is None or mark != earlier:
+            self.queue.add(key)
 
     def poke(self, storage: str) -> None:
         """Something about the storages of that name changed: in whatever namespace they are."""
         with self._lock:
             keys = [key for known in self._known.values() for key in known if key[1] == storage]
         for key in keys:
-            self.queue.add(key)
+            self.queue.add(key, delay_s=SETTLE_S)
 
     def changed(self, key: Key) -> None:
         """Something about its volume did: often told several times, before all of it is done."""
@@ -171,6 +174,15 @@ class Controller:
 
 def _key(seen: Seen) -> Key:
     return seen["metadata"]["namespace"], seen["metadata"]["name"]
+
+
+def _mark(seen: Seen) -> object:
+    """Changes whenever there is something to be done, and not with the status; None if the API server has no such."""
+    metadata = seen["metadata"]
+    if metadata.get("generation") is None:
+        return None
+    finalizers = tuple(metadata.get("finalizers") or ())
+    return metadata.get("uid"), metadata["generation"], metadata.get("deletionTimestamp"), finalizers
 
 
 def _fields(key: Key) -> dict[str, object]:

@@ -7,11 +7,15 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
 
 from kadalu_ext import __version__
 
 _PATIENCE_S = 5.0
 """For a client that sends nothing."""
+
+CLIENTS: Final = 32
+"""At a time; a thread each. Further ones are hung up on."""
 
 
 class HttpServer:
@@ -22,6 +26,8 @@ class HttpServer:
     """
 
     def __init__(self, port: int, *, unhealthy: Callable[[], str], metrics: Callable[[], bytes]) -> None:
+        slots = threading.BoundedSemaphore(CLIENTS)
+
         class Handler(BaseHTTPRequestHandler):
             timeout = _PATIENCE_S
             server_version = f"kadalu-ext-operator/{__version__}"
@@ -51,6 +57,18 @@ class HttpServer:
         class Listener(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
             daemon_threads = True
+
+            def process_request(self, request: Any, client_address: Any) -> None:
+                if slots.acquire(blocking=False):
+                    super().process_request(request, client_address)
+                else:
+                    self.shutdown_request(request)
+
+            def process_request_thread(self, request: Any, client_address: Any) -> None:
+                try:
+                    super().process_request_thread(request, client_address)
+                finally:
+                    slots.release()
 
             def handle_error(self, *_: object) -> None:
                 """A client that went away, or sent nothing in time."""

@@ -76,7 +76,7 @@ class Operator:
         self._election = Election(kube, _identity())
         self._metrics.leader.set_function(lambda: float(self._election.leading))
         pvs = PvTable(lambda storage: self._controller.poke(storage))
-        observer = Observer(failed=lambda host, error: self._metrics.host_errors.labels(host, error).inc())
+        observer = Observer(failed=self._metrics.host_failed)
         self._controller = Controller(
             Reconciler(kube, observer, pvs.of, may_write=lambda: self._election.leading),
             interval_s=options.interval_s,

@@ -21,10 +21,14 @@ from prometheus_client.registry import Collector
 from kadalu_ext import __version__
 from kadalu_ext.operator.actions import Usable
 from kadalu_ext.operator.reconcile import Done
+from kadalu_ext.operator.render import plain
 
 _STATUSES: Final = ("True", "False", "Unknown")
 _OF: Final = ["namespace", "storage"]
 _BRICK: Final = [*_OF, "host", "path"]
+
+MAX_HOSTS: Final = 1000
+"""So many hosts have their own label; all further ones share one."""
 
 Key = tuple[str, str]
 """Namespace and name of a KadaluStorage."""
@@ -46,11 +50,21 @@ class Metrics:
             "kadalu_operator_host_errors_total", "Questions that a host did not answer.", ["host", "error"],
             registry=self.registry,
         )  # fmt: skip
+        self._hosts_lock = threading.Lock()
+        self._hosts: set[str] = set()
         self.leader = self._gauge("kadalu_operator_leader", "1 if this is the operator at work.")
         self.waiting = self._gauge("kadalu_operator_queue_waiting", "KadaluStorages that are due to be looked at.")
         self.running = self._gauge("kadalu_operator_queue_running", "KadaluStorages that are being looked at.")
         info = Gauge("kadalu_operator_info", "Always 1.", ["version"], registry=self.registry)
         info.labels(__version__).set(1)
+
+    def host_failed(self, host: str, error: str) -> None:
+        """`host` did not answer. Volfiles name hosts, and nothing is forgotten here: so not any number."""
+        with self._hosts_lock:
+            if len(self._hosts) < MAX_HOSTS:
+                self._hosts.add(host)
+            known = host in self._hosts
+        self.host_errors.labels(plain(host) if known else "others", error).inc()
 
     def _gauge(self, name: str, what: str) -> Gauge:
         return Gauge(name, what, registry=self.registry)
@@ -107,7 +121,7 @@ class _Storages(Collector):
             if of.usable.capacity_bytes is not None:
                 capacity.add_metric(key, of.usable.capacity_bytes)
             for brick in of.usable.bricks:
-                labels = [*key, brick.brick.host, brick.brick.path]
+                labels = [*key, plain(brick.brick.host), plain(brick.brick.path)]
                 online.add_metric(labels, float(brick.online))
                 if brick.free_bytes is not None:
                     free.add_metric(labels, brick.free_bytes)

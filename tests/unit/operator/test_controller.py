@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
 from kadalu_ext.errors import KubernetesError
+from kadalu_ext.gluster.geometry import Brick
 from kadalu_ext.log import Logger
-from kadalu_ext.operator.actions import Existing, Problem
+from kadalu_ext.operator import http
+from kadalu_ext.operator.actions import BrickSeen, Existing, Problem
 from kadalu_ext.operator.controller import HUNG_S, THREADS, Controller
 from kadalu_ext.operator.http import HttpServer
-from kadalu_ext.operator.metrics import Key, Metrics
+from kadalu_ext.operator.metrics import MAX_HOSTS, Key, Metrics
 from kadalu_ext.operator.plan import plan
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Reason
@@ -121,10 +126,12 @@ def test_a_change_of_its_pvs_makes_a_storage_due_in_whatever_namespace_it_is() -
     made, _, _ = controller(Done())
     made.change("x", "ADDED", seen("ext", "x"))
     made.queue.done(made.queue.take() or EXT, slow=False)
-    made.poke("ext")
+    for _ in range(12):
+        made.poke("ext")
     made.poke("another")
+    assert made.queue.state().waiting == 0  # more may come: they are one look
     assert made.queue.take() == ("x", "ext")
-    assert made.queue.state().waiting == 0
+    assert made.queue._due == {}
 
 
 def test_threads_work_until_the_queue_stops_and_one_that_hangs_is_unhealthy() -> None:
@@ -187,3 +194,54 @@ def test_health_and_metrics_are_served_and_nothing_else() -> None:
         assert get("/")[0] == 404
     finally:
         server.close()
+
+
+def test_a_status_that_was_written_is_no_reason_to_look_again() -> None:
+    made, _, _ = controller(Done())
+
+    def told(kind: str, **metadata: object) -> int:
+        made.change("None", kind, {"metadata": {"namespace": "default", "name": "ext", "uid": "u", **metadata}})
+        waiting = made.queue.state().waiting
+        if waiting:
+            made.queue.done(made.queue.take() or EXT, slow=False)
+        return waiting
+
+    assert told("ADDED", generation=1) == 1
+    assert told("MODIFIED", generation=1, resourceVersion="2") == 0
+    assert told("MODIFIED", generation=2) == 1
+    assert told("MODIFIED", generation=2, finalizers=["f"]) == 1
+    assert told("MODIFIED", generation=2, finalizers=["f"], deletionTimestamp="now") == 1
+    assert told("DELETED", generation=2) == 1
+
+
+def test_hosts_without_end_do_not_make_metrics_without_end() -> None:
+    metrics = Metrics()
+    for number in range(MAX_HOSTS + 50):
+        metrics.host_failed(f"host{number}", "BrickSilent")
+    metrics.host_failed("host1", "BrickSilent")
+    metrics.host_failed("one more", "BrickSilent")
+    value = metrics.registry.get_sample_value
+    assert value("kadalu_operator_host_errors_total", {"host": "others", "error": "BrickSilent"}) == 51
+    assert value("kadalu_operator_host_errors_total", {"host": "host1", "error": "BrickSilent"}) == 2
+
+
+def test_names_that_are_no_text_do_not_end_the_page_of_metrics() -> None:
+    metrics = Metrics()
+    metrics.host_failed("odd\udce4", "BrickSilent")
+    odd = BrickSeen(brick=Brick(name="b", host="h\udce4", path="/\udce4"), online=True, free_bytes=1)
+    found = replace(usable(), bricks=(odd,))
+    metrics.storages.put(EXT, Done(outcome=found, spec=found.spec))
+    text = metrics.text().decode()
+    assert 'host="odd?"' in text
+    assert 'host="h?",namespace="default",path="/?"' in text
+
+
+def test_clients_that_say_nothing_take_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PATIENCE_S", 60.0)
+    before = threading.active_count()
+    server = HttpServer(0, unhealthy=lambda: "", metrics=lambda: b"")
+    with ExitStack() as stack:
+        stack.callback(server.close)
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(100)]
+        assert silent[-1].recv(1) == b""
+        assert threading.active_count() <= before + 1 + http.CLIENTS
