@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kadalu_ext.errors import ConflictError, InvalidInputError, KubernetesError, NotFoundError
-from kadalu_ext.operator.actions import Action, Existing, PatchStatus, Problem, Resource, Usable
+from kadalu_ext.operator.actions import Action, Existing, PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.eventbudget import EventBudget
 from kadalu_ext.operator.plan import accept, needs_files, needs_pvs, plan, plan_removal
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Reason
@@ -74,6 +75,7 @@ class Reconciler:
         self._observe = observe
         self._provisioned = provisioned
         self._may_write = may_write
+        self._events = EventBudget()
 
     def reconcile(self, namespace: str, name: str) -> Done:
         """Brings the cluster to what the KadaluStorage asks for, and says in its status how that went.
@@ -143,7 +145,8 @@ class Reconciler:
         for action in actions:
             if not self._may_write():
                 raise KubernetesError("nothing is written: this operator has no Lease any more, and another one may")
-            self._cluster.apply(action)
+            if not isinstance(action, PostEvent) or self._events.allows(action.manifest["involvedObject"]["uid"]):
+                self._cluster.apply(action)
 
 
 def _status(resource: Resource, actions: Iterable[Action]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from kadalu_ext.errors import ConflictError, KubernetesError
 from kadalu_ext.operator.actions import CreateStorageClass, PatchStatus, Problem, SetFiles
+from kadalu_ext.operator.eventbudget import BURST, EVERY_S, EventBudget
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done, Reconciler
 from tests.unit.operator.samples import SPEC, FakeCluster, resource, usable
@@ -261,3 +262,25 @@ def test_nothing_of_a_secret_is_in_what_is_told_or_can_be_printed(safe: FakeClus
     done = operator_of(safe).reconcile("default", "ext")
     told = repr((done, safe.events, safe.resources))
     assert not any(text.decode() in told for text in SECRET.values() if text != b"ca")
+
+
+def test_a_brick_that_flaps_all_day_fills_no_api_server_with_events() -> None:
+    cluster = FakeCluster(resource(), resource(namespace="second", name="calm"))
+    cluster.applies_left = 10_000
+    operator = operator_of(cluster)
+    for number in range(1000):
+        cluster.resources["default", "ext"] = replace(cluster.resources["default", "ext"], generation=number)
+        cluster.volume = usable(offline=number % 2)
+        operator.reconcile("default", "ext")
+    assert len(cluster.events) <= BURST + 1
+    assert ready(cluster) == ("True", "StorageDegraded")
+    operator.reconcile("second", "calm")
+    assert len(cluster.events) > BURST + 1
+
+
+def test_the_budget_of_events_comes_back_with_time() -> None:
+    now = [0.0]
+    budget = EventBudget(clock=lambda: now[0])
+    assert [budget.allows("u") for _ in range(BURST + 1)] == [True] * BURST + [False]
+    now[0] += EVERY_S
+    assert [budget.allows("u"), budget.allows("u"), budget.allows("other")] == [True, False, True]
