@@ -57,6 +57,7 @@ class HttpServer:
         class Listener(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
             daemon_threads = True
+            request_queue_size = CLIENTS
 
             def process_request(self, request: Any, client_address: Any) -> None:
                 if slots.acquire(blocking=False):
