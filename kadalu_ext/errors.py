@@ -130,6 +130,14 @@ class KubernetesError(UnavailableError):
     """The Kubernetes API did not answer, or refused. The message says what was asked of it."""
 
 
+class BusyError(KubernetesError):
+    """The Kubernetes API has too much to do just now. `retry_after_s`: seconds in which it wants not to be asked."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class GoneError(KubernetesError):
     """The Kubernetes API no longer has the version from which a watch was to go on: list again."""
 

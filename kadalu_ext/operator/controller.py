@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from kadalu_ext.errors import KadaluExtError
+from kadalu_ext.errors import BusyError, KadaluExtError
 from kadalu_ext.log import Logger
 from kadalu_ext.operator.actions import PatchStatus, PostEvent, Problem
 from kadalu_ext.operator.following import Seen
@@ -134,6 +134,8 @@ class Controller:
             result = "gone" if done.gone else "done"
         except KadaluExtError as error:
             again_s, result = self._failed(key), "failed"
+            if isinstance(error, BusyError):
+                again_s = max(again_s, error.retry_after_s * random.uniform(1.0, 1.1))  # noqa: S311
             self._log.warning("storage not reconciled", **_fields(key), reason=str(error), again_s=round(again_s, 1))
         except Exception:
             again_s, result = self._failed(key), "crashed"

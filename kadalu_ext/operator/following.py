@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from kadalu_ext.errors import GoneError, KubernetesError
+from kadalu_ext.errors import BusyError, GoneError, KubernetesError
 from kadalu_ext.log import Logger
 
 _PAUSE_S: Final = (0.5, 15.0)
@@ -37,7 +37,8 @@ class Source(Protocol):
 class Follower:
     """Tells `replace` of all objects, and `changed` of each that changes; goes on for ever, in a thread of its own.
 
-    An API server that is away is asked again, ever more patiently; then everything is listed anew.
+    An API server that is away is asked again, ever more patiently, and not before it said; then everything is listed
+    anew.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class Follower:
                     self._broken = True
                     self._log.warning("watch broken", what=self._source.what, reason=str(error))
                 least, most = _PAUSE_S
-                stop.wait(min(most, least * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0))  # noqa: S311
+                pause_s = min(most, least * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+                stop.wait(max(pause_s, error.retry_after_s) if isinstance(error, BusyError) else pause_s)
 
     def _follow(self, stop: threading.Event) -> None:
         objects, version = self._source.listed()

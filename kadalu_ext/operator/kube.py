@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Final
 import urllib3
 from kubernetes import client
 
-from kadalu_ext.errors import ConflictError, GoneError, KubernetesError, NotFoundError
+from kadalu_ext.errors import BusyError, ConflictError, GoneError, KubernetesError, NotFoundError
 from kadalu_ext.gluster.tls import CA, CERTIFICATE, KEY, Tls
 from kadalu_ext.operator.actions import (
     Action,
@@ -49,6 +50,8 @@ _TIMEOUT: Final = {"_request_timeout": (3.0, 20.0)}
 _WATCH_S: Final = 60
 """A watch ends after so long, and the next one goes on: one whose connection is dead is found out by that."""
 _PAGE: Final = 500
+_RETRY_AFTER_S: Final = (1.0, 600.0)
+"""After a 429 without Retry-After, and at most: nobody means an hour."""
 _LEASE: Final = ("coordination.k8s.io", "v1")
 LEASE: Final = "kadalu-ext-operator"
 _LEASE_TIMEOUT: Final = {"_request_timeout": 2.0}
@@ -58,7 +61,8 @@ _LEASE_TIMEOUT: Final = {"_request_timeout": 2.0}
 class Kube:
     """The API server with what a client of `api` may do. `namespace`: where the project is installed. Thread-safe.
 
-    Every method raises KubernetesError if the API server refuses or does not answer.
+    Every method raises KubernetesError if the API server refuses or does not answer; BusyError, one of these, if it
+    said when to come again.
     """
 
     def __init__(self, api: client.ApiClient, *, namespace: str) -> None:
@@ -301,7 +305,7 @@ class Kind:
             _request_timeout=(3.0, _WATCH_S + 15.0),
         )  # fmt: skip
         try:
-            _raise_for(f"watch {self.what}", answer.status)
+            _raise_for(f"watch {self.what}", answer.status, answer.headers)
             for line in _lines(answer):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -315,7 +319,7 @@ class Kind:
     def _read(self, **options: Any) -> dict[str, Any]:
         answer = _call(f"list {self.what}", self._list, *self._args, _preload_content=False, **options)
         try:
-            _raise_for(f"list {self.what}", answer.status)
+            _raise_for(f"list {self.what}", answer.status, answer.headers)
             found: dict[str, Any] = json.loads(answer.data)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise KubernetesError(f"the list of {self.what} broke off: {error.__class__.__name__}") from error
@@ -325,11 +329,21 @@ class Kind:
             answer.release_conn()
 
 
-def _raise_for(what: str, status: int) -> None:
+def _raise_for(what: str, status: int, headers: Mapping[str, str] | None = None) -> None:
     if status == 410:
         raise GoneError(f"the Kubernetes API no longer has the version to {what} from")
     if not 200 <= status < 300:
-        raise KubernetesError(f"the Kubernetes API refused to {what}: {status}")
+        raise _refused(f"the Kubernetes API refused to {what}: {status}", status, headers)
+
+
+def _refused(message: str, status: int | None, headers: Mapping[str, str] | None) -> KubernetesError:
+    """By what client-go goes, too (rest/with_retry.go): 429 and 5xx with Retry-After in seconds."""
+    said = (headers or {}).get("Retry-After", "")
+    after = re.fullmatch(r"[0-9]{1,9}", said)
+    default_s, most_s = _RETRY_AFTER_S
+    if status == 429 or (status is not None and status >= 500 and after):
+        return BusyError(message, retry_after_s=min(most_s, float(said)) if after else default_s)
+    return KubernetesError(message)
 
 
 def _lines(answer: Any) -> Iterator[bytes]:
@@ -345,7 +359,7 @@ _REQUIRED: Final = object()
 def _call(what: str, function: Callable[..., Any], *args: Any, missing: Any = _REQUIRED, **options: Any) -> Any:
     """What the API server answers; `missing`, if given, where it says 404.
 
-    Raises: ConflictError for 409; KubernetesError for everything else.
+    Raises: ConflictError for 409; BusyError where it is to be asked later; KubernetesError for everything else.
     """
     try:
         return function(*args, **{**_TIMEOUT, **options})
@@ -353,7 +367,9 @@ def _call(what: str, function: Callable[..., Any], *args: Any, missing: Any = _R
         if error.status == 404 and missing is not _REQUIRED:
             return missing
         message = f"the Kubernetes API refused to {what}: {error.status} {_reason(error)}"
-        raise (ConflictError if error.status == 409 else KubernetesError)(message) from error
+        if error.status == 409:
+            raise ConflictError(message) from error
+        raise _refused(message, error.status, error.headers) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise KubernetesError(f"the Kubernetes API did not {what}: {error.__class__.__name__}") from error
 

@@ -22,6 +22,7 @@ RENEW_S: Final = 10.0
 """Who could not renew it for so long stops: safely before somebody else begins."""
 
 RETRY_S: Final = 2.0
+"""Whatever Retry-After says: who is not asked for the Lease in time has lost it, and a start costs more than a call."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,7 +181,7 @@ def _identity() -> str:
 def _api() -> client.ApiClient:
     settings = client.Configuration()
     settings.connection_pool_maxsize = THREADS + 4
-    # what fails is tried again by the queue, which does not hold a thread meanwhile, however long Retry-After is
+    # what fails is tried again by the queue and the followers, when Retry-After says; no thread is held meanwhile
     settings.retries = urllib3.Retry(total=2, status=0, redirect=0, other=0, respect_retry_after_header=False)
     try:
         try:

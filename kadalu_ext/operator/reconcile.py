@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kadalu_ext.errors import ConflictError, InvalidInputError, KubernetesError, NotFoundError
+from kadalu_ext.errors import BusyError, ConflictError, InvalidInputError, KubernetesError, NotFoundError
 from kadalu_ext.operator.actions import Action, Existing, PatchStatus, PostEvent, Problem, Resource, Usable
 from kadalu_ext.operator.eventbudget import EventBudget
 from kadalu_ext.operator.plan import accept, needs_files, needs_pvs, plan, plan_removal
@@ -117,6 +117,8 @@ class Reconciler:
             files = {} if tls is None else tls.files
             actions = plan(resource, outcome, existing, now=_now(), files=files)
             self._apply(actions)
+        except BusyError:
+            raise
         except KubernetesError as error:
             # if the API server takes this: what it refused; if it takes nothing at all: the next time
             with suppress(KubernetesError, ConflictError):

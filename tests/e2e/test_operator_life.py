@@ -223,21 +223,6 @@ def test_killed_again_and_again_it_makes_what_is_asked_for_and_tells_it_once(ins
     assert [name for name in names if name in left or entry(installed, name)] == []
 
 
-def test_an_api_server_that_hangs_costs_the_lease_and_nothing_else(life: Story) -> None:
-    uid, before = ready(life)["metadata"]["uid"], processes(life)
-    life.kube.sandbox.run(["pkill", "-STOP", "-x", "kube-apiserver"])
-    try:
-        # the leader can no longer know that it is one: it ends, and kubelet starts it anew
-        life.wait("the operator to give up", lambda: not before & processes(life))
-    finally:
-        life.kube.sandbox.run(["pkill", "-CONT", "-x", "kube-apiserver"])
-    life.wait("the operator to be back", lambda: life.is_rolled_out(OPERATOR))
-    life.apply(storage(hosts="brick2"))
-    ready(life)
-    assert (entry(life) or {})["hosts"] == ["brick2"]
-    assert_told_once(life, uid)
-
-
 def test_it_has_no_privilege_and_its_image_is_read_only(installed: Story) -> None:
     def inside(path: str) -> str:
         return installed.kube.kubectl("exec", "-n", NAMESPACE, OPERATOR, "--", "cat", path)

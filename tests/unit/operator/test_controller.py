@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from kadalu_ext.errors import KubernetesError
+from kadalu_ext.errors import BusyError, KubernetesError
 from kadalu_ext.gluster.geometry import Brick
 from kadalu_ext.log import Logger
 from kadalu_ext.operator import http
@@ -90,6 +90,11 @@ def test_an_error_is_logged_and_tried_again_ever_more_patiently(
     delay(made)
     reconciler.answer = error
     assert (delay(made) or 0) < 1.1
+
+
+def test_an_api_server_that_says_when_to_come_again_is_not_asked_before() -> None:
+    made, _, _ = controller(BusyError("429 too many requests", retry_after_s=120))
+    assert 119 < (delay(made) or 0) < 133
 
 
 def test_what_is_gone_is_forgotten_everywhere() -> None:
@@ -242,6 +247,8 @@ def test_clients_that_say_nothing_take_a_bounded_number_of_threads(monkeypatch: 
     server = HttpServer(0, unhealthy=lambda: "", metrics=lambda: b"")
     with ExitStack() as stack:
         stack.callback(server.close)
-        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(100)]
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(http.CLIENTS + 1)
+        ]
         assert silent[-1].recv(1) == b""
         assert threading.active_count() <= before + 1 + http.CLIENTS

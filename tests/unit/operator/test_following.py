@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kadalu_ext.errors import GoneError, KubernetesError
+from kadalu_ext.errors import BusyError, GoneError, KubernetesError
 from kadalu_ext.log import Logger
 from kadalu_ext.operator import following
 from kadalu_ext.operator.following import Follower, Seen
@@ -99,6 +99,13 @@ def test_an_api_server_that_lists_but_does_not_watch_is_asked_ever_more_patientl
     script.follow()
     assert paused.waited[-1] > 5
     assert [record.getMessage() for record in caplog.records] == ["watch broken"]
+
+
+def test_an_api_server_that_says_when_to_come_again_is_not_asked_before() -> None:
+    script = Script(BusyError("429", retry_after_s=120), "10", BusyError("429", retry_after_s=60))
+    script.stop = paused = Paused()
+    script.follow()
+    assert paused.waited[:2] == [120, 60]
 
 
 def test_watches_that_end_at_once_are_not_asked_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

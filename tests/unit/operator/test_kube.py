@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import urllib3
 from kubernetes import client
 
 from kadalu_ext.errors import (
+    BusyError,
     ConflictError,
     GoneError,
     InvalidInputError,
@@ -50,7 +52,7 @@ def refusing(status: int, body: str = "") -> Any:
         (403, FORBIDDEN, KubernetesError, "refused to make it: 403 storageclasses is forbidden"),
         (409, "", ConflictError, "409 Some Reason"),
         (404, "", KubernetesError, "404"),
-        (429, json.dumps({"message": "too many requests"}), KubernetesError, "429 too many requests"),
+        (429, json.dumps({"message": "too many requests"}), BusyError, "429 too many requests"),
         (500, "<html>", KubernetesError, "500 Some Reason"),
     ],
 )
@@ -177,7 +179,7 @@ def test_only_pvs_of_that_very_storage_are_its_own(monkeypatch: pytest.MonkeyPat
     }
 
     def listed(*, _continue: str | None = None, **_: Any) -> SimpleNamespace:
-        return SimpleNamespace(status=200, data=json.dumps(pages[_continue]), release_conn=lambda: None)
+        return SimpleNamespace(status=200, headers={}, data=json.dumps(pages[_continue]), release_conn=lambda: None)
 
     cluster = kube.Kube(client.ApiClient(client.Configuration()), namespace="kadalu-ext")
     monkeypatch.setattr(cluster._core, "list_persistent_volume", listed)
@@ -188,6 +190,7 @@ class Stream:
     """What a watch answers."""
 
     status = 200
+    headers: Mapping[str, str] = {}
 
     def __init__(self, *events: dict[str, Any]) -> None:
         text = b"".join(json.dumps(event).encode() + b"\n" for event in events)
@@ -253,7 +256,7 @@ def test_for_a_storage_that_was_deleted_meanwhile_nothing_is_made(monkeypatch: p
 
 @pytest.mark.parametrize("odd", [{"items": None, "metadata": {}}, {"items": []}, [], {"items": [], "metadata": None}])
 def test_a_list_that_is_none_is_an_error_and_not_the_end_of_its_thread(odd: object) -> None:
-    answer = SimpleNamespace(status=200, data=json.dumps(odd), release_conn=lambda: None)
+    answer = SimpleNamespace(status=200, headers={}, data=json.dumps(odd), release_conn=lambda: None)
     with pytest.raises(KubernetesError, match="the list of things"):
         kube.Kind(what="things", _list=lambda **_: answer, _args=()).listed()
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kadalu_ext.errors import ConflictError, KubernetesError
+from kadalu_ext.errors import BusyError, ConflictError, KubernetesError
 from kadalu_ext.operator.actions import CreateStorageClass, PatchStatus, Problem, SetFiles
 from kadalu_ext.operator.eventbudget import BURST, EVERY_S, EventBudget
 from kadalu_ext.operator.reasons import Reason
@@ -145,6 +145,14 @@ def test_an_api_server_that_takes_nothing_is_an_error_and_not_a_crash() -> None:
     cluster.refused = {CreateStorageClass: ConflictError("always")}
     with pytest.raises(ConflictError, match="changed by others"):
         operator_of(cluster).reconcile("default", "ext")
+
+
+def test_of_an_api_server_that_has_too_much_to_do_nothing_more_is_asked() -> None:
+    cluster = FakeCluster(resource())
+    cluster.refused[CreateStorageClass] = BusyError("429", retry_after_s=1)
+    with pytest.raises(BusyError):
+        operator_of(cluster).reconcile("default", "ext")
+    assert cluster.resources["default", "ext"].status == {}
 
 
 def test_an_outage_leaves_the_class_and_its_end_is_seen() -> None:
