@@ -189,7 +189,7 @@ def killed_and_started_anew(story: Story, name: str, steps: int) -> tuple[bool, 
 
     def operator(lives: int) -> Done:
         cluster = Mortal(story, lives)
-        return Reconciler(cluster, lambda spec: replace(usable(), spec=spec)).reconcile("default", name)
+        return Reconciler(cluster, lambda spec, _tls: replace(usable(), spec=spec)).reconcile("default", name)
 
     killed = False
     try:
