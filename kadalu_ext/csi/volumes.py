@@ -112,17 +112,21 @@ class Volumes:
             if record.size_bytes < size_bytes:
                 record = replace(record, size_bytes=size_bytes)
                 self._with_room(partial(self._write_larger, record, overcommit))
-            else:
-                self._records.unstage(name)  # of a growth that was interrupted
+            elif self._records.read(name, staged=True):
+                self._tell_growth(record, self._records.names().changes.get(name, frozenset()))  # it was interrupted
             return record, self._store.gfid(record.path)
 
     def _write_larger(self, record: QuotaRecord, overcommit: float) -> None:
         with self._reserved(record, overcommit, growing=True) as reservation:
             self._records.write(record)
-            told = self._records.tell_change(record.name)
-            self._promises.learn(record, changes=frozenset({told}))
-            self._records.unstage(record.name)
-        self._records.forget_changes(record.name, reservation.changes)
+            self._tell_growth(record, reservation.changes)
+
+    def _tell_growth(self, record: QuotaRecord, earlier: frozenset[str]) -> None:
+        """Every controller reads the record again, and only then it is prepared no longer."""
+        name = record.name
+        self._records.forget_changes(name, earlier)
+        self._promises.learn(record, changes=frozenset({self._records.tell_change(name)}))
+        self._records.unstage(name)
 
     def _with_room(self, call: Callable[[], T]) -> T:
         """What the call returns; if there is no room for it, it is made again where people have removed archives."""

@@ -164,6 +164,22 @@ class StoreContract:
         assert [entry for entry in store.listdir(RECORDS_DIR) if name in entry] == []
         assert empty(store) == {}
 
+    def test_what_is_archived_is_there_and_counts_until_it_is_removed(
+        self, store: VolumeStore, volumes: Volumes
+    ) -> None:
+        name, before = new_pv(), volumes.promised()
+        volumes.make(pv(name, 4 * MIB))
+        for _ in range(2):
+            volumes.archive(name)
+        (entry,) = [entry for entry in store.listdir("archived") if name in entry]
+        assert volumes.promised().size_bytes == before.size_bytes + 4 * MIB
+        volumes.make(pv(name, 8 * MIB))
+        volumes.delete(name)
+        store.remove_tree(f"archived/{entry}")
+        assert volumes.promised() == before
+        assert [each for each in store.listdir(RECORDS_DIR) if name in each] == []
+        assert empty(store) == {}
+
     def test_every_brick_has_the_canarys_record_as_it_was_written_last(
         self, store: VolumeStore, volumes: Volumes, bricks: Bricks
     ) -> None:

@@ -1,0 +1,140 @@
+"""Every use case killed before each of its steps, and after the last: a retry converges, a deletion leaves nothing.
+
+The steps are taken from the use case itself, as it calls the volume, so that one more of either is covered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from kadalu_ext.csi.promises import Promises
+from kadalu_ext.csi.trash import empty
+from kadalu_ext.csi.volumes import Bricks, Volumes
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName
+from kadalu_ext.units import MIB
+from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, pv, replica
+
+PV = PvName("pvc-1")
+Call = Callable[[Volumes], object]
+
+
+def make(volumes: Volumes) -> object:
+    return volumes.make(pv(PV, 64 * MIB))
+
+
+def make_named(volumes: Volumes) -> object:
+    return volumes.make(replace(pv(PV, 64 * MIB), made_for=PvName("other")))
+
+
+def grow(volumes: Volumes) -> object:
+    return volumes.grow(PV, 128 * MIB)
+
+
+def archive(volumes: Volumes) -> object:
+    volumes.archive(PV)
+    return None
+
+
+def delete(volumes: Volumes) -> object:
+    volumes.delete(PV)
+    return None
+
+
+def beat(volumes: Volumes) -> object:
+    volumes.beat()
+    return None
+
+
+USE_CASES: dict[str, tuple[list[Call], Call]] = {
+    "make": ([], make),
+    "make, beside others": ([lambda volumes: volumes.make(pv("pvc-0", MIB))], make),
+    "make, called otherwise": ([], make_named),
+    "make again": ([make], make),
+    "grow": ([make], grow),
+    "grow again": ([make, lambda volumes: volumes.grow(PV, 96 * MIB)], grow),
+    "archive": ([make], archive),
+    "archive what grew": ([make, grow], archive),
+    "archive a second of that name": ([make, archive, make], archive),
+    "archive what never was": ([], archive),
+    "delete": ([make], delete),
+    "delete what grew": ([make, grow], delete),
+    "delete what never was": ([], delete),
+    "the canary": ([], beat),
+    "the canary again": ([beat], beat),
+}
+"""What was done before, and the use case."""
+
+
+def test_every_use_case_that_writes_is_killed_here() -> None:
+    reads = {"wait_enforced", "promised", "record", "names", "silent_bricks"}
+    writes = {name for name in vars(Volumes) if not name.startswith("_")} - reads
+    assert writes == {name for _, call in USE_CASES.values() for name in call.__code__.co_names} & set(vars(Volumes))
+
+
+class Site:
+    """A volume, and a controller that is killed and started anew."""
+
+    def __init__(self, before: list[Call]) -> None:
+        self.store = MemoryStore()
+        self.bricks = MemoryBricks(self.store, replica())
+        for call in before:
+            call(self.controller())
+        empty(self.store)
+
+    def controller(self) -> Volumes:
+        bricks = Bricks(geometry=self.bricks.geometry, probe=self.bricks)
+        return Volumes(volume="vol", store=self.store, bricks=bricks, promises=Promises(volume="vol"))
+
+    def found(self) -> list[tuple[str, dict[str, bytes]]]:
+        """All paths with their attributes; what is different each time made the same."""
+        empty(self.store)
+        self.store.nodes.pop("trash", None)
+        self.store.nodes.pop("archived", None)  # the directories themselves may be there or not
+        plain = ((re.sub(r"\.[0-9a-f]{16}", ".…", path), node.xattrs) for path, node in self.store.nodes.items())
+        return sorted((path, xattrs) for path, xattrs in plain if "subvol/" not in path or path.count("/") > 2)
+
+
+def killed(case: str) -> list[Site]:
+    """The use case, killed before its first step, before its second, and so on, until it was not any more."""
+    before, call = USE_CASES[case]
+    sites: list[Site] = []
+    while True:
+        site = Site(before)
+        site.store.crash_at = site.store.calls + len(sites)
+        sites.append(site)
+        try:
+            call(site.controller())
+        except Crash:
+            site.store.crash_at = None
+        else:
+            site.store.crash_at = None
+            return sites
+
+
+@pytest.mark.parametrize("case", USE_CASES)
+def test_a_retry_ends_where_an_undisturbed_call_does(case: str) -> None:
+    *sites, undisturbed = killed(case)
+    expected = undisturbed.found()
+    promised = undisturbed.controller().promised().size_bytes
+    assert sites
+    for site in sites:
+        if case != "the canary again":  # whose size is another each time
+            USE_CASES[case][1](site.controller())
+            assert site.found() == expected
+            assert site.controller().promised().size_bytes == promised
+
+
+@pytest.mark.parametrize("case", USE_CASES)
+def test_a_deletion_after_it_leaves_nothing_but_what_is_archived(case: str) -> None:
+    for site in killed(case):
+        site.controller().delete(PV)
+        mine = [path for path, _ in site.found() if PV in path]
+        assert all(path.startswith(f"archived/{PV}.") or path.endswith(".archived") for path in mine)
+        archived = {path.removeprefix("archived/") for path in mine if path.startswith("archived/")}
+        assert ("archive" in case) >= bool(archived)
+        assert pv_path(PV) not in site.store.nodes
