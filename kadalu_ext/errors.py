@@ -27,6 +27,10 @@ class PvNameError(RecordError):
     """A name that no PV can have. The message says what is allowed."""
 
 
+class ClaimError(InvalidInputError):
+    """What a whole volume's root says of whose it is cannot be read. The message names the attribute."""
+
+
 class VolfileError(InvalidInputError):
     """A volfile cannot be parsed. The message names the line, never its text: volfiles hold passwords."""
 

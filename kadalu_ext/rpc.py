@@ -23,6 +23,7 @@ CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
     # A record or volfile is not the caller's input: it is what the volume holds, and a person must look at it. Once it
     # is mended the next try succeeds, whereas csi-provisioner does not try INVALID_ARGUMENT again for minutes.
     errors.RecordError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ClaimError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VolfileError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConflictError: grpc.StatusCode.ALREADY_EXISTS,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,

@@ -7,18 +7,21 @@ storage, and therefore wins where both are there). The CSI driver reads either a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, NewType, TypeVar
+from typing import Any, Final, NewType, Self, TypeVar
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.record import CANARY, PvName, check_pv_name
 
 StorageName = NewType("StorageName", str)
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
+MountName = NewType("MountName", str)
+"""Of one gluster client on a node: see `mount_name`."""
 
 PROVISIONER: Final = "kadalu.external"
 """The CSI driver's name, and the provisioner of its StorageClasses."""
@@ -38,6 +41,7 @@ OVERCOMMIT_MIN: Final = 0.1
 OVERCOMMIT_MAX: Final = 100.0
 
 _STORAGE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_MOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,22}[a-z0-9])?@[0-9a-f]{32}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?")
 _VOLUME: Final = re.compile(r"[A-Za-z0-9_-]{1,253}")
 _OPTION: Final = re.compile(r"[a-z][a-z0-9-]*")
@@ -74,8 +78,16 @@ class Quota(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoolVolume:
+    """One volume of a storage of whole volumes, and the glusterds that know it."""
+
+    volume: str
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Storage:
-    """One gluster volume as a storage: where it is, and how its clients are to be started.
+    """One gluster volume as a storage, or several of them each of which is one PV: where, and how clients are started.
 
     hosts: names or addresses of glusterds that know the volume, in order of preference; at least one.
     options: glusterfs client options, already checked by the operator (`log-level` → `DEBUG`); dashes, lower case.
@@ -84,6 +96,9 @@ class Storage:
     tls: likewise of the ConfigMap alone, since a StorageClass cannot follow a cluster that is encrypted later.
     reclaim, quota: likewise, since a StorageClass's parameters never change. What does not arrive is the safer: sizes
     are required; and the operator keeps the entry as long as there are PVs.
+    pool: of a storage of whole volumes, those volumes: each of them is one PV. `hosts` and `volume` are empty then, so
+    that nobody takes one of them for a volume of directories; `of_volume` has them.
+    whole: the PV that has all of `volume`; None: PVs are directories of it.
     """
 
     name: StorageName
@@ -94,6 +109,15 @@ class Storage:
     tls: Encryption = Encryption.NONE
     reclaim: ReclaimPolicy = ReclaimPolicy.DELETE
     quota: Quota = Quota.REQUIRED
+    pool: tuple[PoolVolume, ...] = ()
+    whole: PvName | None = None
+
+    def of_volume(self, volume: str, pv: PvName | None = None) -> Self | None:
+        """One volume of the pool by itself, as that of `pv`; None if the pool has no such volume."""
+        for each in self.pool:
+            if each.volume == volume:
+                return replace(self, hosts=each.hosts, volume=volume, pool=(), whole=pv)
+        return None
 
 
 def tls_key(name: StorageName, file: str) -> str:
@@ -108,17 +132,50 @@ def storage_class_name(name: StorageName) -> str:
     return f"{PROVISIONER}.{name}"
 
 
-def mount_source(name: StorageName) -> str:
-    """What df and mountinfo show as the source of the storage's mount and of every bind mount of it."""
-    return f"{PROVISIONER}:{name}"
+def mount_source(name: StorageName, whole: PvName | None = None) -> str:
+    """What df and mountinfo show as the source of the storage's mount and of every bind mount of it, or of the mount
+    that is one PV's own."""
+    return f"{PROVISIONER}:{name}" if whole is None else f"{PROVISIONER}:{name}/{whole}"
+
+
+def mount_name(storage: Storage) -> MountName:
+    """What a client of the storage is called on a node: the storage's name, or, of a PV that is a whole volume, one
+    with an `@`, which no storage's name has. As long as a unix socket's path can bear it."""
+    return MountName(storage.name) if storage.whole is None else whole_mount_name(storage.name, storage.whole)
+
+
+def whole_mount_name(name: StorageName, pv: PvName) -> MountName:
+    """See `mount_name`. It follows from the volume_id, and from nothing else."""
+    digest = hashlib.sha256(volume_id(name, pv).encode()).hexdigest()
+    return MountName(f"{name[:24].rstrip('.-')}@{digest[:32]}")
+
+
+def check_mount_name(text: str) -> MountName:
+    """Raises: InvalidInputError unless `mount_name` makes such names."""
+    if _MOUNT_NAME.fullmatch(text) is None:
+        check_storage_name(text)
+    return MountName(text)
 
 
 def to_parameters(storage: Storage) -> dict[str, str]:
-    """The StorageClass parameters; `from_parameters` reads them back, all but what the ConfigMap alone has."""
-    parameters = {"storage": storage.name, "hosts": ",".join(storage.hosts), "volume": storage.volume}
+    """The StorageClass parameters, or a PV's volume_context; `from_parameters` reads them back, all but what the
+    ConfigMap alone has.
+
+    A pool is `volumes: one@host1,one@host2,two@host1` and has no `volume`: who does not know of pools refuses it.
+    """
+    parameters: dict[str, str] = {"storage": storage.name}
+    if storage.pool:
+        parameters["volumes"] = ",".join(f"{each.volume}@{host}" for each in storage.pool for host in each.hosts)
+    else:
+        parameters |= {"hosts": ",".join(storage.hosts), "volume": storage.volume}
+    if storage.whole is not None:
+        parameters["pv"] = storage.whole
     if storage.options:
         parameters["options"] = ",".join(f"{key}={value}" for key, value in sorted(storage.options.items()))
     return parameters
+
+
+_PARAMETERS: Final = ("storage", "hosts", "volume", "volumes", "pv", "options")
 
 
 def from_parameters(parameters: Mapping[str, str]) -> Storage:
@@ -129,35 +186,55 @@ def from_parameters(parameters: Mapping[str, str]) -> Storage:
     """
     own = {key: value for key, value in parameters.items() if "/" not in key}
     for key in own:
-        if key not in ("storage", "hosts", "volume", "options"):
-            raise InvalidInputError(f"parameters.{key[:64]}: unknown; allowed are storage, hosts, volume, options")
-    for key in ("storage", "hosts", "volume"):
+        if key not in _PARAMETERS:
+            raise InvalidInputError(f"parameters.{key[:64]}: unknown; allowed are {', '.join(_PARAMETERS)}")
+    wanted = ("storage", "volumes") if "volumes" in own else ("storage", "hosts", "volume")
+    for key in wanted:
         if not own.get(key):
             raise InvalidInputError(f"parameters.{key}: missing; the StorageClass must be one that the operator made")
+    if extra := ("hosts", "volume", "pv") if "volumes" in own else ():
+        for key in extra:
+            if key in own:
+                raise InvalidInputError(f"parameters.{key}: not beside volumes, which are whole volumes")
     options = {}
     for entry in filter(None, own.get("options", "").split(",")):
         key, equals, value = entry.partition("=")
         if not equals:
             raise InvalidInputError(f"parameters.options: {entry[:64]!r} is not key=value")
         options[key] = value
-    return _checked(own["storage"], own["hosts"].split(","), own["volume"], options)
+    if "volumes" in own:
+        return _checked_pool(own["storage"], _volumes(own["volumes"]), options)
+    storage = _checked(own["storage"], own["hosts"].split(","), own["volume"], options)
+    return replace(storage, whole=check_pv_name(own["pv"])) if "pv" in own else storage
+
+
+def _volumes(text: str) -> list[tuple[str, list[str]]]:
+    found: dict[str, list[str]] = {}
+    for entry in text.split(","):
+        volume, at, host = entry.partition("@")
+        if not at:
+            raise InvalidInputError(f"parameters.volumes: {entry[:64]!r} is not volume@host")
+        found.setdefault(volume, []).append(host)
+    return list(found.items())
 
 
 def to_json(storage: Storage) -> str:
     """The storage's entry in the ConfigMap."""
-    return json.dumps(
-        {
-            "name": storage.name,
-            "hosts": list(storage.hosts),
-            "volume": storage.volume,
-            "options": dict(storage.options),
-            "overcommit": storage.overcommit,
-            "tls": storage.tls,
-            "reclaim": storage.reclaim,
-            "quota": storage.quota,
-        },
-        sort_keys=True,
-    )
+    entry: dict[str, Any] = {
+        "name": storage.name,
+        "options": dict(storage.options),
+        "overcommit": storage.overcommit,
+        "tls": storage.tls,
+        "reclaim": storage.reclaim,
+        "quota": storage.quota,
+    }
+    if storage.pool:
+        entry["pool"] = [{"volume": each.volume, "hosts": list(each.hosts)} for each in storage.pool]
+    else:
+        entry |= {"hosts": list(storage.hosts), "volume": storage.volume}
+    if storage.whole is not None:
+        entry["whole"] = storage.whole
+    return json.dumps(entry, sort_keys=True)
 
 
 def from_json(text: str) -> Storage:
@@ -168,21 +245,31 @@ def from_json(text: str) -> Storage:
         raise InvalidInputError(f"{CONFIG_MAP}: an entry is not JSON ({error.__class__.__name__})") from error
     if not isinstance(entry, dict):
         raise InvalidInputError(f"{CONFIG_MAP}: an entry must be a JSON object")
-    name, hosts, volume, options = (entry.get(key) for key in ("name", "hosts", "volume", "options"))
-    if not isinstance(name, str) or not isinstance(volume, str):
-        raise InvalidInputError(f"{CONFIG_MAP}: name and volume must be strings")
-    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
-        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: hosts must be a list of strings")
+    name, options = entry.get("name"), entry.get("options")
+    if not isinstance(name, str):
+        raise InvalidInputError(f"{CONFIG_MAP}: name must be a string")
+    where = f"{CONFIG_MAP}: {name[:64]}"
     if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
-        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: options must map strings to strings")
+        raise InvalidInputError(f"{where}: options must map strings to strings")
     overcommit = entry.get("overcommit", 1.0)
     if isinstance(overcommit, bool) or not isinstance(overcommit, int | float):
-        raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: overcommit must be a number")
+        raise InvalidInputError(f"{where}: overcommit must be a number")
+    whole, pool = entry.get("whole"), entry.get("pool")
+    if not (whole is None or isinstance(whole, str)):
+        raise InvalidInputError(f"{where}: whole must be a PV's name")
+    if pool is None:
+        volume, hosts = _volume_and_hosts(entry, where)
+        storage = _checked(name, hosts, volume, options, float(overcommit))
+    else:
+        if not isinstance(pool, list) or whole is not None:
+            raise InvalidInputError(f"{where}: pool must be a list of volumes, without whole beside it")
+        storage = _checked_pool(name, [_volume_and_hosts(each, where) for each in pool], options, float(overcommit))
     return replace(
-        _checked(name, hosts, volume, options, float(overcommit)),
+        storage,
         tls=_one_of(name, "tls", entry, Encryption.NONE),
         reclaim=_one_of(name, "reclaim", entry, ReclaimPolicy.DELETE),
         quota=_one_of(name, "quota", entry, Quota.REQUIRED),
+        whole=None if whole is None else check_pv_name(whole),
     )
 
 
@@ -192,6 +279,27 @@ def _one_of(name: str, field: str, entry: Mapping[str, object], default: _Choice
     except ValueError:
         allowed = ", ".join(type(default))
         raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: {field} must be one of {allowed}") from None
+
+
+def _volume_and_hosts(entry: object, where: str) -> tuple[str, list[str]]:
+    if not isinstance(entry, dict):
+        raise InvalidInputError(f"{where}: a volume of a pool must be an object")
+    volume, hosts = entry.get("volume"), entry.get("hosts")
+    if not isinstance(volume, str):
+        raise InvalidInputError(f"{where}: volume must be a string")
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise InvalidInputError(f"{where}: hosts must be a list of strings")
+    return volume, hosts
+
+
+def _checked_pool(
+    name: str, volumes: list[tuple[str, list[str]]], options: dict[str, str], overcommit: float = 1.0
+) -> Storage:
+    members = [_checked(name, hosts, volume, options, overcommit) for volume, hosts in volumes]
+    if not members or len({member.volume for member in members}) != len(members):
+        raise InvalidInputError("volumes: at least one volume is needed, and none twice")
+    pool = tuple(PoolVolume(volume=member.volume, hosts=member.hosts) for member in members)
+    return replace(members[0], hosts=(), volume="", pool=pool)
 
 
 def _checked(name: str, hosts: list[str], volume: str, options: dict[str, str], overcommit: float = 1.0) -> Storage:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 
-from kadalu_ext.errors import InvalidInputError, NotFoundError
+from kadalu_ext.errors import InvalidInputError, NotFoundError, UnavailableError
 from kadalu_ext.gluster.tls import CA, CERTIFICATE, KEY, Tls
 from kadalu_ext.storage import (
     CONFIG_MAP,
@@ -51,11 +51,22 @@ class Storages:
 
     def fresher(self, storage: Storage) -> Storage:
         """The entry of that storage's name, if there is one, else `storage`: parameters of a StorageClass never change,
-        hosts and options of a storage do. Raises: InvalidInputError, OSError."""
+        hosts and options of a storage do. Of a PV that is a whole volume, what the entry says of that volume.
+
+        Raises: InvalidInputError, OSError; UnavailableError where one says directories and the other whole volumes.
+        """
         try:
-            return self.find(storage.name)
+            found = self.find(storage.name)
         except NotFoundError:
             return storage
+        if storage.whole is not None:
+            return found.of_volume(storage.volume, storage.whole) or storage
+        if bool(found.pool) != bool(storage.pool):
+            raise UnavailableError(
+                f"storage {storage.name}: its StorageClass and its entry in {CONFIG_MAP} disagree whether PVs are "
+                "directories or whole volumes; kubelet brings a changed entry within a minute: kubectl describe kds"
+            )
+        return found
 
     def names(self) -> list[StorageName]:
         """Of all entries; empty if the ConfigMap is not there (yet)."""

@@ -68,7 +68,7 @@ class Canaries:
         `pause` is called after each with its part of beat_s: a hundred changes at once are too much for one glusterd.
         Raises: OSError.
         """
-        names = self._storages.names()
+        names = [name for name in self._storages.names() if not self._whole(name)]
         everyone = {**dict.fromkeys(names), **self._steps}
         for name in everyone:
             self._step(name, names)
@@ -87,6 +87,13 @@ class Canaries:
             del self._steps[name]
         else:
             self._leave(name, names)
+
+    def _whole(self, name: StorageName) -> bool:
+        """Nothing is enforced on whole volumes, and nothing but the PV's own files is on one."""
+        try:
+            return bool(self._storages.find(name).pool)
+        except KadaluExtError:
+            return False
 
     def _beat(self, name: StorageName) -> Future[None]:
         try:

@@ -14,7 +14,7 @@ from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
-from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError
+from kadalu_ext.errors import DeadlineError, InProgressError, InvalidInputError, KadaluExtError
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
@@ -28,6 +28,8 @@ WORKERS: Final = 8
 WAITERS: Final = 32
 """So many callers of one storage may wait for as long as they like; among more of them that time is shared. Otherwise
 the claims of a dead storage would hold all of this server's threads, and all of csi-provisioner's."""
+
+NOT_OF_WHOLE_VOLUMES: Final = "they are neither expanded, copied, listed nor enforced: each is as large as its volume"
 
 _FACTS_S: Final = 1.0
 """For so long glusterd's word is good: a brick that was replaced a second ago may not be asked yet."""
@@ -283,7 +285,12 @@ class Clients:
         self._promises: dict[str, Promises] = {}
 
     def of(self, storage: Storage) -> StorageClient:
-        """The storage's client, which from now on uses what `storage` says."""
+        """The storage's client, which from now on uses what `storage` says.
+
+        Raises: InvalidInputError if its PVs are whole volumes: pools.Pools is for those.
+        """
+        if storage.pool or storage.whole is not None:
+            raise InvalidInputError(f"storage {storage.name}: its PVs are whole volumes; {NOT_OF_WHOLE_VOLUMES}")
         with self._lock:
             client = self._clients.get(storage.name)
             if client is None:

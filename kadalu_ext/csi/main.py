@@ -17,6 +17,7 @@ from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.connection import GlusterConnector
 from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.pools import Pools
 from kadalu_ext.storages import Storages
 
 RPC_THREADS: Final = 128
@@ -63,14 +64,16 @@ def controller(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     storages = Storages(args.storages, args.tls)
-    clients = Clients(connector=GlusterConnector(storages.tls), log=logger)
+    connector = GlusterConnector(storages.tls)
+    clients, pools = Clients(connector=connector, log=logger), Pools(connector=connector, log=logger)
     server = rpc.serve_unix(args.endpoint.removeprefix("unix://"), log=logger, workers=RPC_THREADS, quiet=_QUIET)
     # abstract by its stub; what it does not define answers UNIMPLEMENTED
-    servicer = Controller(storages=storages, clients=clients)  # type: ignore[abstract]
+    servicer = Controller(storages=storages, clients=clients, pools=pools)  # type: ignore[abstract]
     csi_pb2_grpc.add_IdentityServicer_to_server(Identity(), server)
     csi_pb2_grpc.add_ControllerServicer_to_server(servicer, server)
     server.start()
     logger.info("serving", endpoint=args.endpoint, storages=storages.names())
+    pools.open(storages)
     Canaries(storages=storages, clients=clients, log=logger).start()
     stop.wait()
     logger.info("stopping")

@@ -33,6 +33,7 @@ class CreateRequest:
 
     record: QuotaRecord
     storage: Storage
+    limit_bytes: int = 0
 
 
 def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
@@ -54,7 +55,14 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
         made_for=name if name != directory else None,
     )
     parameters = {key: value for key, value in request.parameters.items() if key != SUB_DIR}
-    return CreateRequest(record=record, storage=from_parameters(parameters))
+    storage = from_parameters(parameters)
+    if storage.whole is not None:
+        raise InvalidInputError(
+            "parameters.pv: is of a PV's volume_context; the operator makes no StorageClass with it"
+        )
+    if storage.pool and SUB_DIR in request.parameters:
+        raise InvalidInputError(f"parameters.{SUB_DIR}: says nothing of PVs that are whole volumes; leave it out")
+    return CreateRequest(record=record, storage=storage, limit_bytes=request.capacity_range.limit_bytes)
 
 
 def _size_bytes(request: csi_pb2.CreateVolumeRequest) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from errno import EACCES, EAGAIN, ENOENT, ESTALE
+from errno import EACCES, EAGAIN, ENODATA, ENOENT, ESTALE
 from typing import Final, Self
 
 from kadalu_ext.errors import (
@@ -54,6 +55,7 @@ class BrickAnswer:
     stat: None unless it is up and knows the directory.
     error: why there is no stat, for people, naming the brick.
     attribute: what was asked for besides, as this brick has it; None if it has not.
+    attributes: those that begin with what was asked for, by name; None if it did not tell.
     """
 
     brick: Brick
@@ -61,11 +63,13 @@ class BrickAnswer:
     error: str | None
     up: bool
     attribute: bytes | None = None
+    attributes: Mapping[str, bytes] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribute:
-    """An extended attribute of a directory, whose path is relative to the volume's root."""
+    """An extended attribute of a directory, whose path is relative to the volume's root; with a `*` at the end of its
+    name all that begin so, but for gluster's own, which a brick keeps to itself."""
 
     path: str
     name: str
@@ -269,19 +273,35 @@ class _Channel:
     def _ask(
         self, connection: Connection, path: str, attribute: Attribute | None, gfid: Gfid | None, deadline: float
     ) -> BrickAnswer:
-        value = None if attribute is None else self._attribute(connection, attribute, deadline)
+        value, values = None, None
+        if attribute is not None and attribute.name.endswith("*"):
+            values = self._attributes(connection, attribute, deadline)
+        elif attribute is not None:
+            value = self._attribute(connection, attribute, deadline)
         answer = self._find(connection, path, deadline) if gfid is None else gfid
         if not isinstance(answer, Refused):
             request = messages.statfs_request(answer)
             stat = messages.read_statfs_reply(connection.call(messages.STATFS, request, deadline))
             if isinstance(stat, StatFs):
                 seen = _to_brick_stat(stat)
-                return BrickAnswer(brick=self._brick, stat=seen, error=None, up=True, attribute=value)
+                return BrickAnswer(
+                    brick=self._brick, stat=seen, error=None, up=True, attribute=value, attributes=values
+                )
             if gfid is None or stat.errno not in (ENOENT, ESTALE):
                 raise _RefusedError(f"statvfs of {path} failed ({_reason(stat)})")
             answer = stat
         error = f"brick {self._brick}: it has no directory {path} ({_reason(answer)})"
-        return BrickAnswer(brick=self._brick, stat=None, error=error, up=True, attribute=value)
+        return BrickAnswer(brick=self._brick, stat=None, error=error, up=True, attribute=value, attributes=values)
+
+    def _attributes(self, connection: Connection, attribute: Attribute, deadline: float) -> dict[str, bytes] | None:
+        gfid = self._find(connection, attribute.path, deadline)
+        if isinstance(gfid, Refused):
+            return None
+        request = messages.getxattr_request(gfid, "")
+        found = messages.read_listxattr_reply(connection.call(messages.GETXATTR, request, deadline))
+        if isinstance(found, Refused):
+            return {} if found.errno == ENODATA else None
+        return {name: value for name, value in found.items() if name.startswith(attribute.name[:-1])}
 
     def _attribute(self, connection: Connection, attribute: Attribute, deadline: float) -> bytes | None:
         gfid = self._find(connection, attribute.path, deadline)

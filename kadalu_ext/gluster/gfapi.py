@@ -320,6 +320,18 @@ class Volume:
         )
         return value.raw[:size]
 
+    def removexattr(self, path: str, name: str) -> None:
+        """lremovexattr(2); ENODATA if the attribute is not there."""
+        self._do(
+            f"remove the attribute {name} of {path}",
+            lambda fs: libgfapi.call("glfs_lremovexattr", fs, _absolute(path), os.fsencode(name)),
+        )
+
+    def own(self, path: str, *, uid: int, gid: int, mode: int) -> None:
+        """lchown(2), then chmod(2) of a directory, since the former may take bits of the mode away. Not atomic."""
+        self._do(f"chown {path}", lambda fs: libgfapi.call("glfs_lchown", fs, _absolute(path), uid, gid))
+        self._do(f"chmod {path}", lambda fs: libgfapi.call("glfs_chmod", fs, _absolute(path), mode))
+
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, without `.` and `..`, in no order."""
         names: list[str] = []

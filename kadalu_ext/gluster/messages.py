@@ -329,19 +329,28 @@ def read_lookup_reply(body: bytes) -> Gfid | Refused:
 
 
 def getxattr_request(gfid: Gfid, name: str) -> bytes:
-    """gfx_getxattr_req."""
+    """gfx_getxattr_req; without a name it asks for all (server4_getxattr, v10.3), see `read_listxattr_reply`."""
     return gfid + xdr.u32(len(name)) + xdr.string(name) + _NO_DICT
 
 
-def read_getxattr_reply(body: bytes, name: str) -> bytes | Refused:
-    """The attribute's value: gfx_common_dict_rsp, whose second dictionary has it. ENODATA if there is no such one."""
+def read_listxattr_reply(body: bytes) -> dict[str, bytes] | Refused:
+    """All attributes but gluster's own: gfx_common_dict_rsp, whose second dictionary has them."""
     reader = xdr.Reader(body)
     op_ret, op_errno = reader.i32(), reader.i32()
     if op_ret < 0:
         return Refused(errno=op_errno)
     wiredict.read_typed(reader)
-    value = wiredict.read_typed(reader).get(name)
+    found = wiredict.read_typed(reader)
     reader.fixed(2 * _IATT_BYTES)
+    return found
+
+
+def read_getxattr_reply(body: bytes, name: str) -> bytes | Refused:
+    """The attribute's value. ENODATA if there is no such one."""
+    found = read_listxattr_reply(body)
+    if isinstance(found, Refused):
+        return found
+    value = found.get(name)
     if value is None:
         raise WireError(f"a brick's reply has no {name}")
     return value

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kadalu_ext.claim import CLAIM_XATTR
 from kadalu_ext.csi.connection import GlusterConnector
 from kadalu_ext.csi.ports import NO_PARENT, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promises
@@ -72,6 +73,28 @@ class StoreContract:
             store.setxattr(top, "user.kadalu.record", value)
             assert store.getxattr(top, "user.kadalu.record") == value
         expect(errno.ENOENT, lambda: store.getxattr(f"{top}/missing", "user.kadalu.record"))
+
+    def test_of_two_that_make_one_attribute_the_second_is_told_and_bricks_list_it(
+        self, store: VolumeStore, bricks: Bricks, top: str
+    ) -> None:
+        name = f"{CLAIM_XATTR}1"
+        store.setxattr(top, name, b"first", create=True)
+        expect(errno.EEXIST, lambda: store.setxattr(top, name, b"second", create=True))
+        assert store.getxattr(top, name) == b"first"
+
+        def listed(sought: str) -> list[object]:
+            return [each.attributes for each in bricks.probe.stat_directory(top, Attribute(path=top, name=sought))]
+
+        count = len(bricks.geometry.bricks)
+        wait_until("the bricks to list it", lambda: listed(f"{CLAIM_XATTR}*") == [{name: b"first"}] * count)
+        wait_until("them to list what is asked for", lambda: listed("user.*") == [{}] * count)
+        store.removexattr(top, name)
+        expect(errno.ENODATA, lambda: store.removexattr(top, name))
+
+    def test_the_root_of_a_pv_has_owner_and_mode(self, store: VolumeStore, top: str) -> None:
+        for _ in range(2):
+            store.own(top, uid=0, gid=4711, mode=0o2775)
+            assert self.mode(store, top) == 0o2775
 
     def test_a_rename_takes_attributes_and_contents_along(self, store: VolumeStore, top: str) -> None:
         store.mkdir(f"{top}/old", 0o755)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from kadalu_ext import storage
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.storage import Encryption, Storage, StorageName
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Encryption, PoolVolume, Storage, StorageName
 
 STORAGES = st.builds(
     lambda name, hosts, volume, options, overcommit, tls: Storage(
@@ -95,3 +97,55 @@ def test_a_volume_id_names_storage_and_pv() -> None:
 def test_a_volume_id_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         storage.parse_volume_id(text)
+
+
+POOL = Storage(
+    name=StorageName("ext"),
+    hosts=(),
+    volume="",
+    options={"log-level": "DEBUG"},
+    pool=(
+        PoolVolume(volume="vol_1", hosts=("h1", "h2")),
+        PoolVolume(volume="vol_2", hosts=("2001:db8::1",)),
+    ),
+)
+
+
+def test_a_pool_goes_by_parameters_and_entry_and_has_no_volume_for_who_does_not_know_of_pools() -> None:
+    parameters = storage.to_parameters(POOL)
+    assert parameters["volumes"] == "vol_1@h1,vol_1@h2,vol_2@2001:db8::1" and "volume" not in parameters
+    assert storage.from_parameters(parameters) == POOL == storage.from_json(storage.to_json(POOL))
+
+
+def test_a_volume_of_a_pool_by_itself_is_one_pvs_and_goes_by_its_context() -> None:
+    whole = POOL.of_volume("vol_2", PvName("pvc-1"))
+    assert whole is not None and (whole.volume, whole.hosts, whole.pool) == ("vol_2", ("2001:db8::1",), ())
+    assert storage.from_parameters(storage.to_parameters(whole)) == whole == storage.from_json(storage.to_json(whole))
+    assert POOL.of_volume("vol_3") is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"volumes": ""}, "parameters.volumes: missing"),
+        ({"volumes": "vol_1"}, "'vol_1' is not volume@host"),
+        ({"volume": "vol_1"}, "parameters.volume: not beside volumes"),
+        ({"pv": "pvc-1"}, "parameters.pv: not beside volumes"),
+        ({"volumes": "a/b@h1"}, "volume: 'a/b'"),
+    ],
+)
+def test_parameters_of_a_pool_that_make_no_sense_are_named(changed: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidInputError, match=re.escape(named)):
+        storage.from_parameters({**storage.to_parameters(POOL), **changed})
+
+
+@given(
+    st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", fullmatch=True),
+    st.from_regex(r"[a-z0-9][a-z0-9._-]{0,60}", fullmatch=True),
+)
+def test_a_mount_of_one_pv_has_a_name_that_no_storage_has_and_fits_a_sockets_path(name: str, pv: str) -> None:
+    mount = storage.whole_mount_name(StorageName(name), PvName(pv))
+    with pytest.raises(InvalidInputError):
+        storage.check_storage_name(mount)
+    assert storage.check_mount_name(mount) == mount and len(mount) < 60
+    assert storage.mount_source(StorageName(name), PvName(pv)) == f"kadalu.external:{name}/{pv}"

@@ -17,7 +17,8 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 SHOWN = sorted(
     ROOT / "kadalu_ext" / name
     for name in (
-        "bounded.py", "record.py", "csi/capacity.py", "csi/clients.py", "csi/controller.py", "csi/enforcement.py",
+        "bounded.py", "claim.py", "record.py", "csi/capacity.py", "csi/clients.py", "csi/controller.py",
+        "csi/enforcement.py", "csi/pools.py", "csi/wholevolume.py", "csi/wholevolumes.py",
         "csi/mounterclient.py", "csi/mounts.py", "csi/nodevolumes.py", "csi/params.py", "csi/promises.py",
         "csi/volumes.py", "storages.py", "gluster/addresses.py", "gluster/brick.py", "gluster/connection.py",
         "gluster/feed.py", "gluster/geometry.py", "gluster/glusterd.py", "gluster/gfapi.py", "gluster/hosts.py",
@@ -35,7 +36,7 @@ NOBODY_SEES = (
     "is this driver's own", "longer than a path may be", "lies on a gluster volume", "lies on the gluster volume",
     # caught, and said in other words
     "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",
-    "these hosts are closed", "it speaks TLS",
+    "these hosts are closed", "it speaks TLS", "it is not to be emptied",
 )  # fmt: skip
 OTHERS = (
     "storageclass.storage.k8s.io … not found", "Waiting for a volume to be created",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
 
+from kadalu_ext.claim import Claim, newest
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import BrickProbe, CopyProgress, VolumeFacts, VolumeStore
 from kadalu_ext.csi.records import Records
@@ -21,7 +22,7 @@ from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, PvName, QuotaRecord, brick_limit_bytes, decode
-from kadalu_ext.storage import Storage, StorageName
+from kadalu_ext.storage import PoolVolume, Storage, StorageName
 from kadalu_ext.units import GIB
 
 
@@ -51,6 +52,8 @@ class Space:
 @dataclass
 class Node:
     mode: int = 0
+    uid: int = 0
+    gid: int = 0
     directory: bool = True
     xattrs: dict[str, bytes] = field(default_factory=dict)
     gfid: Gfid = field(default_factory=lambda: Gfid(uuid.uuid4().bytes))
@@ -64,6 +67,7 @@ class MemoryStore:
         self.total_bytes = total_bytes
         self.calls = 0
         self.crash_at: int | None = None
+        self.countdown = Countdown(None)
         self.hold = threading.Event()
         """Calls wait while it is not set, as they do on a host that is silent."""
         self.hold.set()
@@ -79,6 +83,7 @@ class MemoryStore:
             self.waiting -= 1
             if self.calls == self.crash_at:
                 raise Crash
+            self.countdown.tick()
             self.calls += 1
             yield
 
@@ -147,9 +152,21 @@ class MemoryStore:
             self._directory(source)
             self.nodes[target].mode = self.nodes[source].mode
 
-    def setxattr(self, path: str, name: str, value: bytes) -> None:
+    def setxattr(self, path: str, name: str, value: bytes, *, create: bool = False) -> None:
         with self._call():
+            if create and name in self._node(path).xattrs:
+                raise VolumeIOError(EEXIST, path)
             self._node(path).xattrs[name] = value
+
+    def removexattr(self, path: str, name: str) -> None:
+        with self._call():
+            if self._node(path).xattrs.pop(name, None) is None:
+                raise VolumeIOError(ENODATA, path)
+
+    def own(self, path: str, *, uid: int, gid: int, mode: int) -> None:
+        with self._call():
+            node = self._node(path)
+            node.uid, node.gid, node.mode = uid, gid, mode
 
     def getxattr(self, path: str, name: str) -> bytes:
         with self._call():
@@ -230,7 +247,11 @@ class MemoryBricks:
         stat = BrickStat(total_bytes=total, free_bytes=total, block_bytes=4096)
         node = self.store.nodes.get(attribute.path) if attribute else None
         value = node.xattrs.get(attribute.name) if node and attribute else None
-        return BrickAnswer(brick=brick, stat=stat, error=None, up=True, attribute=value)
+        values = None
+        if node and attribute and attribute.name.endswith("*"):
+            prefix = attribute.name[:-1]
+            values = {name: text for name, text in dict(node.xattrs).items() if name.startswith(prefix)}
+        return BrickAnswer(brick=brick, stat=stat, error=None, up=True, attribute=value, attributes=values)
 
     def _limit(self, path: str) -> int | None:
         name = posixpath.basename(path)
@@ -269,3 +290,49 @@ class MemoryConnector:
 
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
         return self.bricks
+
+
+class MemoryPool:
+    """ports.Connector for several volumes, by their names; and the storage that has all of them."""
+
+    def __init__(self, **total_bytes: int) -> None:
+        self.volumes = {name: MemoryStore(total_bytes=total) for name, total in total_bytes.items()}
+        self.bricks = {name: MemoryBricks(store) for name, store in self.volumes.items()}
+        self.errors: dict[str, Exception] = {}
+        """Of volumes that glusterd says something else of."""
+        pool = tuple(PoolVolume(volume=name, hosts=("h1",)) for name in total_bytes)
+        self.storage = Storage(name=StorageName("ext"), hosts=(), volume="", pool=pool)
+
+    def facts(self, storage: Storage) -> VolumeFacts:
+        if storage.volume in self.errors:
+            raise self.errors[storage.volume]
+        return VolumeFacts(volume_id=f"id-of-{storage.volume}", geometry=self.bricks[storage.volume].geometry)
+
+    def store(self, storage: Storage) -> VolumeStore:
+        return self.volumes[storage.volume]
+
+    def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
+        return self.bricks[storage.volume]
+
+    def claim(self, volume: str) -> Claim:
+        """What holds there now."""
+        return newest(self.volumes[volume].nodes[""].xattrs)
+
+    def set_crash(self, at: int | None) -> None:
+        """Of all volumes together: the call `at`, from now on, kills whoever makes it."""
+        countdown = Countdown(at)
+        for store in self.volumes.values():
+            store.countdown = countdown
+
+
+@dataclass
+class Countdown:
+    """Calls that are left before the process dies; None: it does not."""
+
+    left: int | None
+
+    def tick(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Crash

@@ -15,6 +15,7 @@ from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.pools import Pools
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName
@@ -36,9 +37,12 @@ class Driver:
         self.storages = directory / "storages"
         self.storages.mkdir()
         log = Logger("test")
-        self.clients = Clients(connector=MemoryConnector(self.store, self.bricks), log=log)
+        connector = MemoryConnector(self.store, self.bricks)
+        self.clients, self.pools = Clients(connector=connector, log=log), Pools(connector=connector, log=log)
         self.server = rpc.serve_unix(str(directory / "csi.sock"), log=log, workers=8)
-        servicer = Controller(storages=Storages(str(self.storages)), clients=self.clients)  # type: ignore[abstract]
+        servicer = Controller(  # type: ignore[abstract]
+            storages=Storages(str(self.storages)), clients=self.clients, pools=self.pools
+        )
         csi_pb2_grpc.add_ControllerServicer_to_server(servicer, self.server)
         csi_pb2_grpc.add_IdentityServicer_to_server(Identity(), self.server)
         self.server.start()
@@ -50,6 +54,7 @@ class Driver:
         self.channel.close()
         self.server.stop(None).wait()
         self.clients.close()
+        self.pools.close()
 
     def create(self, name: str = PV, size: int = 64 * MIB, *, timeout: float = 10.0) -> csi_pb2.Volume:
         return self.controller.CreateVolume(request(name, size), timeout=timeout).volume

@@ -217,7 +217,7 @@ def test_a_size_that_cannot_be_read_is_named_and_nothing_is_promised(on: Fixture
 
 
 def test_a_minority_of_bricks_that_does_not_know_the_pv_is_not_believed(on: Fixture) -> None:
-    def read_only(path: str, name: str, value: bytes) -> None:
+    def read_only(path: str, name: str, value: bytes, *, create: bool = False) -> None:
         raise VolumeIOError(EROFS, "Read-only file system")
 
     on.store.setxattr = read_only  # type: ignore[method-assign]
@@ -239,7 +239,7 @@ def test_a_record_whose_directory_is_gone_is_shown_anew_to_who_waits_for_events(
     changes: list[str] = []
     setxattr = on.store.setxattr
 
-    def watched(path: str, name: str, value: bytes) -> None:
+    def watched(path: str, name: str, value: bytes, *, create: bool = False) -> None:
         changes.append(path)
         setxattr(path, name, value)
 
