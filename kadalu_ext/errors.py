@@ -118,6 +118,10 @@ class VolumeStoppedError(UnavailableError):
     """The volume exists but is not started."""
 
 
+class VolumeReplacedError(UnavailableError):
+    """The gluster volume of that name is not the one on which the storage's PVs are. The message has both ids."""
+
+
 class NotEnforcedError(UnavailableError):
     """A brick that is up does not enforce a PV's size. The message names host, brick and remedy."""
 

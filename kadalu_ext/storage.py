@@ -44,6 +44,7 @@ _STORAGE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,22}[a-z0-9])?@[0-9a-f]{32}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?")
 _VOLUME: Final = re.compile(r"[A-Za-z0-9_-]{1,253}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPTION: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -94,6 +95,8 @@ class Storage:
     overcommit: how much may be promised to PVs, as a multiple of the volume's size. Only the ConfigMap has it: it is no
     part of what a PV needs, and one that does not arrive promises each byte once.
     tls: likewise of the ConfigMap alone, since a StorageClass cannot follow a cluster that is encrypted later.
+    volume_id: gluster's UUID of the volume on which the storage's PVs are; empty if it is not known. No other volume of
+    that name is used. Likewise of the ConfigMap alone.
     reclaim, quota: likewise, since a StorageClass's parameters never change. What does not arrive is the safer: sizes
     are required; and the operator keeps the entry as long as there are PVs.
     pool: of a storage of whole volumes, those volumes: each of them is one PV. `hosts` and `volume` are empty then, so
@@ -109,6 +112,7 @@ class Storage:
     tls: Encryption = Encryption.NONE
     reclaim: ReclaimPolicy = ReclaimPolicy.DELETE
     quota: Quota = Quota.REQUIRED
+    volume_id: str = ""
     pool: tuple[PoolVolume, ...] = ()
     whole: PvName | None = None
 
@@ -228,6 +232,8 @@ def to_json(storage: Storage) -> str:
         "reclaim": storage.reclaim,
         "quota": storage.quota,
     }
+    if storage.volume_id:
+        entry["volume_id"] = storage.volume_id
     if storage.pool:
         entry["pool"] = [{"volume": each.volume, "hosts": list(each.hosts)} for each in storage.pool]
     else:
@@ -264,8 +270,12 @@ def from_json(text: str) -> Storage:
         if not isinstance(pool, list) or whole is not None:
             raise InvalidInputError(f"{where}: pool must be a list of volumes, without whole beside it")
         storage = _checked_pool(name, [_volume_and_hosts(each, where) for each in pool], options, float(overcommit))
+    volume_id = entry.get("volume_id", "")
+    if not isinstance(volume_id, str) or (volume_id and _UUID.fullmatch(volume_id) is None):
+        raise InvalidInputError(f"{where}: volume_id must be a UUID")
     return replace(
         storage,
+        volume_id=volume_id,
         tls=_one_of(name, "tls", entry, Encryption.NONE),
         reclaim=_one_of(name, "reclaim", entry, ReclaimPolicy.DELETE),
         quota=_one_of(name, "quota", entry, Quota.REQUIRED),

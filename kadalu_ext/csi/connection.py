@@ -28,13 +28,17 @@ class GlusterConnector:
         tls = self._tls(storage)
 
         def ask(glusterd: Glusterd) -> VolumeFacts:
-            return replace(volume_facts(glusterd, storage.volume), tls=tls)
+            return replace(volume_facts(glusterd, storage.volume, volume_id=storage.volume_id), tls=tls)
 
         return first_answer(storage.hosts, ask, _GLUSTERD_TIMEOUT_S, tls=tls)
 
     def store(self, storage: Storage) -> VolumeStore:
         return gfapi.Volume.open(
-            storage.volume, storage.hosts, timeout_s=_CLIENT_WAIT_S, tls=lambda: self._tls(storage)
+            storage.volume,
+            storage.hosts,
+            timeout_s=_CLIENT_WAIT_S,
+            tls=lambda: self._tls(storage),
+            volume_id=storage.volume_id,
         )
 
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:

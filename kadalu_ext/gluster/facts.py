@@ -25,12 +25,13 @@ class VolumeFacts:
     tls: Tls | None = None
 
 
-def volume_facts(glusterd: Glusterd, volume: str) -> VolumeFacts:
-    """As one glusterd has it.
+def volume_facts(glusterd: Glusterd, volume: str, *, volume_id: str = "") -> VolumeFacts:
+    """As one glusterd has it. volume_id: the volume's, if it is known.
 
-    Raises: VolumeStoppedError; UnsupportedVolumeError naming host and volume; whatever Glusterd does.
+    Raises: VolumeStoppedError; VolumeReplacedError if it has another id;
+    UnsupportedVolumeError naming host and volume; whatever Glusterd does.
     """
-    info = glusterd.started_volume_info(volume)
+    info = glusterd.started_volume_info(volume, volume_id=volume_id)
     try:
         shape = geometry(parse(glusterd.getspec(volume)))
         support.check_options(info)

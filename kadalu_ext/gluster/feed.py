@@ -48,13 +48,14 @@ _NOTHING: Final = Procedure(program=14398633, version=2, number=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A volume, the hosts whose glusterds know it, client options as in clientvolfile.client_volfile, and what an
-    encrypted cluster is spoken to with."""
+    """A volume, its id if that is known, the hosts whose glusterds know it, client options as in
+    clientvolfile.client_volfile, and what an encrypted cluster is spoken to with."""
 
     volume: str
     hosts: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     tls: Tls | None = None
+    volume_id: str = ""
 
     @property
     def tells_ports(self) -> bool:
@@ -73,12 +74,13 @@ class Probed:
 def fetch(source: Source) -> Volfile:
     """The volume's volfile, vetted, from whichever of its hosts answers first.
 
-    Raises: VolumeStoppedError, NotFoundError, HostUnreachableError with each host's reason, VolfileError with the host
-    that sent it, WireError.
+    Raises: VolumeStoppedError, NotFoundError, VolumeReplacedError, HostUnreachableError with each host's reason,
+    VolfileError with the host that sent it, WireError.
     """
 
     def ask(glusterd: Glusterd) -> Volfile:
-        glusterd.started_volume_info(source.volume)  # the volfile of a stopped volume is served too
+        # the volfile of a stopped volume is served too
+        glusterd.started_volume_info(source.volume, volume_id=source.volume_id)
         text = glusterd.getspec(source.volume)
         try:
             parsed = volfile.parse(text)

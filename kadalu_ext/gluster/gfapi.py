@@ -108,11 +108,13 @@ class Volume:
         log_level: int = LOG_LEVEL_WARNING,
         refresh_s: float = REFRESH_S,
         tls: Callable[[], Tls | None] = lambda: None,
+        volume_id: str = "",
     ) -> Self:
         """A client of `volume`, started, or still starting when `timeout_s` was over.
 
         hosts: glusterds, in order of preference; those that answer are used first.
         tls: what an encrypted cluster is spoken to with; asked again and again, since files are renewed.
+        volume_id: the volume's, if it is known: no other of that name is used.
         log_file, log_level: of gluster's own log, as in LOG_LEVEL_WARNING.
 
         Raises: HostUnreachableError if none answers, NotFoundError, VolumeStoppedError, VolfileError if the volfile
@@ -121,7 +123,7 @@ class Volume:
         """
         opened = cls(
             _Settings(
-                source=lambda: Source(volume=volume, hosts=tuple(dict.fromkeys(hosts)), tls=tls()),
+                source=lambda: Source(volume=volume, hosts=tuple(dict.fromkeys(hosts)), tls=tls(), volume_id=volume_id),
                 volume=volume,
                 timeout_s=timeout_s,
                 log_file=log_file,

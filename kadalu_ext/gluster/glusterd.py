@@ -7,7 +7,7 @@ from collections.abc import Callable
 from errno import EINVAL, ENOENT
 from typing import Final, Self
 
-from kadalu_ext.errors import HostUnreachableError, NotFoundError, VolumeStoppedError
+from kadalu_ext.errors import HostUnreachableError, NotFoundError, VolumeReplacedError, VolumeStoppedError
 from kadalu_ext.gluster import messages
 from kadalu_ext.gluster.connection import Connection
 from kadalu_ext.gluster.messages import Peer, Refused, VolumeInfo, VolumeStatus
@@ -62,9 +62,15 @@ class Glusterd:
             raise self._refused(reply, volume)
         return reply
 
-    def started_volume_info(self, volume: str) -> VolumeInfo:
-        """The volume. Raises: NotFoundError; VolumeStoppedError if it is not started."""
+    def started_volume_info(self, volume: str, *, volume_id: str = "") -> VolumeInfo:
+        """The volume. Raises: NotFoundError; VolumeStoppedError if it is not started; VolumeReplacedError if it has not
+        this `volume_id`, if that is known: it was deleted and made anew under its old name."""
         info = self.volume_info(volume)
+        if volume_id not in ("", info.volume_id):
+            raise VolumeReplacedError(
+                f"{self.connection}: the gluster volume {volume} has the id {info.volume_id}, but this storage is on "
+                f"the one with the id {volume_id}: it was deleted and made anew; see `kubectl describe kds`"
+            )
         if info.status is not VolumeStatus.STARTED:
             raise VolumeStoppedError(
                 f"{self.connection}: the gluster volume {volume} is {info.status}, not started; "

@@ -301,4 +301,10 @@ class Supervisor:
 
     def _source(self, storage: Storage) -> Source:
         tls = self._world.tls(storage)
-        return Source(volume=storage.volume, hosts=storage.hosts, options=storage.options, tls=tls)
+        return Source(
+            volume=storage.volume,
+            hosts=storage.hosts,
+            options=storage.options,
+            tls=tls,
+            volume_id=storage.volume_id,
+        )

@@ -156,7 +156,7 @@ def _ensure(
     actions: list[Action] = []
     if render.FINALIZER not in resource.finalizers:
         actions += _finalizers(resource, (*resource.finalizers, render.FINALIZER))
-    entry = render.config_entry(usable.spec)
+    entry = render.config_entry(usable.spec, volume_id=usable.volume_id)
     actions += _told(resource, existing, entry, wanted["mountOptions"], now)
     actions += _ensure_class(wanted, existing.storage_class)
     # before the entry that tells clients of them

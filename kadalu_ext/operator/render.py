@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from kadalu_ext.operator.spec import StorageSpec
@@ -56,9 +57,9 @@ def config_key(name: StorageName) -> str:
     return f"{name}.json"
 
 
-def config_entry(spec: StorageSpec) -> str:
+def config_entry(spec: StorageSpec, *, volume_id: str) -> str:
     """The storage's entry in the ConfigMap."""
-    return to_json(spec.storage)
+    return to_json(replace(spec.storage, volume_id=volume_id))
 
 
 def event(

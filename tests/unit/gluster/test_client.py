@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from kadalu_ext.errors import HostSilentError, HostUnreachableError, NotFoundError, VolumeStoppedError, WireError
+from kadalu_ext.errors import (
+    HostSilentError,
+    HostUnreachableError,
+    NotFoundError,
+    VolumeReplacedError,
+    VolumeStoppedError,
+    WireError,
+)
 from kadalu_ext.gluster import messages, oncrpc, xdr
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from tests.unit.gluster.fake_gluster import FakeHost, fake_host, silent
@@ -48,6 +55,13 @@ def test_a_volume_that_does_not_exist_is_named_with_the_host(host: FakeHost, glu
     for ask in (glusterd.getspec, glusterd.volume_info):
         with pytest.raises(NotFoundError, match=rf"127.0.0.1:{host.port}: there is no gluster volume nope"):
             ask("nope")
+
+
+def test_a_volume_that_was_made_anew_under_its_old_name_is_not_taken_for_it(glusterd: Glusterd) -> None:
+    known = glusterd.volume_info("rep").volume_id
+    assert glusterd.started_volume_info("rep", volume_id=known).name == "rep"
+    with pytest.raises(VolumeReplacedError, match=f"has the id {known}, .* deleted and made anew; see `kubectl desc"):
+        glusterd.started_volume_info("rep", volume_id="0b4d2a3e-3a0f-4f0c-9a52-2b6f3c1d4e5f")
 
 
 def test_a_stopped_volume_comes_with_its_remedy(host: FakeHost, glusterd: Glusterd) -> None:

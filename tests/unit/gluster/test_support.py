@@ -87,7 +87,7 @@ class Cluster:
         self.hosts, self.shared, self.dead, self.host = hosts, shared, dead, hosts[0]
         self.asked: list[str] = []
 
-    def started_volume_info(self, volume: str) -> VolumeInfo:
+    def started_volume_info(self, volume: str, *, volume_id: str = "") -> VolumeInfo:
         return info(*self.hosts)
 
     def beside(self, host: str) -> Cluster:

@@ -60,7 +60,11 @@ def storage_class(of: Usable, *, owner: str = "default/ext") -> dict[str, Any]:
 def settled(of: Usable, **fields: Any) -> Existing:
     """All that the operator makes of a usable storage."""
     return Existing(
-        **{"storage_class": storage_class(of), "config_entry": render.config_entry(of.spec), **fields},
+        **{
+            "storage_class": storage_class(of),
+            "config_entry": render.config_entry(of.spec, volume_id=of.volume_id),
+            **fields,
+        },
     )
 
 

@@ -55,7 +55,7 @@ class FakeGlusterd:
         self.options: dict[str, str] = {}
         self.bricks = ()
 
-    def started_volume_info(self, volume: str) -> FakeGlusterd:
+    def started_volume_info(self, volume: str, *, volume_id: str = "") -> FakeGlusterd:
         if self.error:
             raise self.error
         return self

@@ -57,7 +57,7 @@ def on_cluster(actions: list[Action]) -> list[str]:
         (usable(), settled(usable(), config_entry=None), ["SetEntry"]),
         (usable(), settled(usable(), pvs=PVS), []),
         (usable(OTHER_HOSTS), settled(usable()), ["ReplaceStorageClass", "SetEntry"]),
-        (usable(volume_id=OTHER_ID), settled(usable()), ["PatchStorageClass"]),
+        (usable(volume_id=OTHER_ID), settled(usable()), ["PatchStorageClass", "SetEntry"]),
         (usable(volume_id=OTHER_ID), settled(usable(), pvs=PVS), []),
         (problem(Reason.INVALID_SPEC), NOTHING, []),
         (problem(Reason.INVALID_SPEC), settled(usable()), ["SetEntry", "DeleteStorageClass"]),

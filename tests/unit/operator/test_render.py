@@ -16,7 +16,7 @@ def test_objects_are_as_in_the_golden_file() -> None:
     spec = usable().spec
     made = {
         "storage_class": render.storage_class(spec, owner="default/ext", volume_id=VOLUME_ID),
-        "config_map": {render.config_key(spec.storage.name): render.config_entry(spec)},
+        "config_map": {render.config_key(spec.storage.name): render.config_entry(spec, volume_id=VOLUME_ID)},
         "event": render.event(
             namespace="default",
             name="ext",
@@ -34,4 +34,4 @@ def test_objects_are_as_in_the_golden_file() -> None:
 def test_the_csi_driver_reads_the_same_storage_from_class_and_config_map() -> None:
     spec = usable().spec
     made = render.storage_class(spec, owner="default/ext", volume_id=VOLUME_ID)
-    assert from_parameters(made["parameters"]) == from_json(render.config_entry(spec)) == spec.storage
+    assert from_parameters(made["parameters"]) == from_json(render.config_entry(spec, volume_id="")) == spec.storage
