@@ -43,6 +43,10 @@ class ConflictError(KadaluExtError):
     """The name is taken by something that differs in size or parameters."""
 
 
+class TokenError(KadaluExtError):
+    """A list cannot be gone on with where a caller wants it to: it must begin again. The message says why."""
+
+
 class NotFoundError(KadaluExtError):
     """What was asked about does not exist. The message names it."""
 

@@ -32,6 +32,7 @@ CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
     errors.QuotaError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InProgressError: grpc.StatusCode.ABORTED,
+    errors.TokenError: grpc.StatusCode.ABORTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     # csi-provisioner takes UNAVAILABLE for "may still be going on" and asks again until it knows, so that nothing is
     # left behind when a claim is deleted meanwhile. It would not after INTERNAL.

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 
 from kadalu_ext.errors import InvalidInputError, NotFoundError, UnavailableError
 from kadalu_ext.gluster.tls import CA, CERTIFICATE, KEY, Tls
@@ -75,6 +77,12 @@ class Storages:
         except FileNotFoundError:
             return []
         return [StorageName(file.removesuffix(".json")) for file in sorted(files) if file.endswith(".json")]
+
+    def all(self) -> Iterator[Storage]:
+        """In the order of their names; without those whose entry is wrong, or gone this moment. Raises: OSError."""
+        for name in self.names():
+            with suppress(NotFoundError, InvalidInputError):
+                yield self.find(name)
 
     def tls(self, storage: Storage) -> Tls | None:
         """What the storage's cluster is spoken to with; None: plainly.

@@ -9,6 +9,8 @@ From the inside outwards, the controller:
     trash                           empties what was deleted
     connection                      a storage's volume: facts, libgfapi and the bricks' connections
     clients                         one client a storage, with its own workers; one call in flight a volume
+    pvhealth                        PURE: what is wrong with a PV, from its bricks' answers
+    listing                         all volumes of all storages, by pages
     identity, controller            thin gRPC servicers
     main                            the command line
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.errors import CapacityError, InvalidInputError
@@ -42,6 +44,26 @@ def size_bytes(*, required_bytes: int, limit_bytes: int) -> int:
             f"{required_bytes} and limit_bytes {limit_bytes}; raise the limit to {round_up(limit_bytes, BLOCK_BYTES)}"
         )
     return size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Available:
+    """In bytes: what can still be promised in all, and to one PV."""
+
+    size_bytes: int
+    largest_bytes: int
+
+
+def available(*, promised: int, total: int, overcommit: float) -> Available:
+    """What is left for `check_promise` to let pass: whole blocks."""
+    left = max(0, int(total * overcommit) - promised)
+    return Available(size_bytes=left, largest_bytes=min(left, total) // BLOCK_BYTES * BLOCK_BYTES)
+
+
+def of_whole_volumes(sizes: Iterable[int]) -> Available:
+    """What is left of a storage of whole volumes, of which those of these sizes are free."""
+    free = list(sizes)
+    return Available(size_bytes=sum(free), largest_bytes=max(free, default=0))
 
 
 def check_promise(*, size: int, promised: int, pvs: int, total: int, overcommit: float, volume: str) -> None:

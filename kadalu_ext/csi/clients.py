@@ -73,7 +73,7 @@ class StorageClient:
     # --- calls; timeout_s is how long the caller waits, in seconds ---
 
     def create(self, record: QuotaRecord, *, timeout_s: float) -> None:
-        """The PV exists, and, if the storage wants that, every brick that is up was seen to enforce its size.
+        """The PV exists, and, if the storage wants that, every brick that is up was seen to enforce its limits.
 
         Idempotent. `record` says what it is.
         Raises: what Volumes.make and Volumes.wait_enforced do; InProgressError; DeadlineError; what Connector does.
@@ -85,8 +85,7 @@ class StorageClient:
         started = time.monotonic()
         with self._working(record.name, make, timeout_s) as (volumes, gfid):
             if self.storage.quota is Quota.REQUIRED:
-                deadline = started + self._patience(timeout_s)
-                volumes.wait_enforced(record.name, record.size_bytes, gfid, deadline=deadline)
+                volumes.wait_enforced(record, gfid, deadline=started + self._patience(timeout_s))
 
     def delete(self, name: PvName, *, timeout_s: float) -> None:
         """The PV is gone, and its files are being removed or are archived, as the storage says. Idempotent.
@@ -121,13 +120,36 @@ class StorageClient:
         started = time.monotonic()
         with self._working(name, grow, timeout_s) as (volumes, record, gfid):
             if self.storage.quota is Quota.REQUIRED:
-                volumes.wait_enforced(name, record.size_bytes, gfid, deadline=started + self._patience(timeout_s))
+                volumes.wait_enforced(record, gfid, deadline=started + self._patience(timeout_s))
             return record.size_bytes
+
+    def limit_inodes(self, name: PvName, inodes: int, *, timeout_s: float) -> None:
+        """The PV may have as many inodes as that, and if the storage wants it, every brick that is up was seen to
+        enforce that. Idempotent.
+
+        Raises: NotFoundError if there is none of that name; as `create`.
+        """
+
+        def limit(volumes: Volumes) -> tuple[Volumes, QuotaRecord, Gfid]:
+            return volumes, *volumes.limit_inodes(name, inodes)
+
+        started = time.monotonic()
+        with self._working(name, limit, timeout_s) as (volumes, record, gfid):
+            if self.storage.quota is Quota.REQUIRED:
+                volumes.wait_enforced(record, gfid, deadline=started + self._patience(timeout_s))
 
     def record(self, name: PvName, *, timeout_s: float) -> QuotaRecord | None:
         """The PV's record; None if there is none of that name. Raises: RecordError, and as `create`."""
         with self._working(name, lambda volumes: volumes.record(name), timeout_s) as record:
             return record
+
+    def ask(self, work: Callable[[Volumes], T]) -> Callable[[float], T]:
+        """Begins `work`, which changes nothing and is about no single PV; what gives its result, within a timeout_s.
+
+        Raises, at the second step: what `work` does; DeadlineError; what Connector does.
+        """
+        future = self._executor.submit(lambda: work(self._open()))
+        return lambda timeout_s: self._result(future, timeout_s)
 
     def beat(self) -> Future[None]:
         """The canary's next size, written by a worker; done when it is on the volume. See canary.py."""

@@ -32,27 +32,28 @@ def describe(answers: Iterable[BrickAnswer]) -> str:
 
 
 def not_enforced(
-    answers: Iterable[BrickAnswer], geometry: Geometry, *, size_bytes: int, volume: str
+    answers: Iterable[BrickAnswer], geometry: Geometry, *, size_bytes: int, inodes: int | None = None, volume: str
 ) -> NotEnforcedError | BricksDownError | None:
-    """None if every brick that is up and holds data shows the limit that a PV of `size_bytes` has there, and enough
-    bricks are up for writes. Otherwise the error that says which brick does not, and what to do.
+    """None if every brick that is up and holds data shows the limit that a PV of `size_bytes` has there, every brick
+    that is up shows that of `inodes`, if there is one, and enough bricks are up for writes. Otherwise the error that
+    says which brick does not, and what to do.
     """
     answers = list(answers)
     if down := bricks_down(answers, geometry, volume=volume):
         return down
-    carriers = [answer for answer in answers if answer.up and not answer.brick.arbiter]
-    unseen = [answer for answer in carriers if answer.stat is None]
+    # an arbiter has files, but nothing is in them
+    asked = [answer for answer in answers if answer.up and (inodes is not None or not answer.brick.arbiter)]
+    unseen = [answer for answer in asked if answer.stat is None]
     unlimited = {
         answer.brick: reason
-        for answer in carriers
-        if answer.stat and (reason := _lack(answer.brick, answer.stat, geometry, size_bytes))
+        for answer in asked
+        if answer.stat and (reason := _lack(answer.brick, answer.stat, geometry, size_bytes, inodes))
     }
     if not unseen and not unlimited:
         return None
-    text = (
-        f"the size of {format_bytes(size_bytes)} is not enforced on {len(unseen) + len(unlimited)} of "
-        f"{len(geometry.data_carriers)} bricks"
-    )
+    what = f"the size of {format_bytes(size_bytes)}" + (f" with {inodes} inodes" if inodes is not None else "")
+    bricks = geometry.data_carriers if inodes is None else geometry.bricks
+    text = f"{what} is not enforced on {len(unseen) + len(unlimited)} of {len(bricks)} bricks"
     if unlimited:
         hosts = ", ".join(dict.fromkeys(brick.host for brick in unlimited))
         text += (
@@ -67,11 +68,13 @@ def not_enforced(
     return NotEnforcedError(text)
 
 
-def _lack(brick: Brick, stat: BrickStat, geometry: Geometry, size_bytes: int) -> str | None:
-    """What is wrong with the limit on this brick, naming it; None if all is well."""
+def _lack(brick: Brick, stat: BrickStat, geometry: Geometry, size_bytes: int, inodes: int | None) -> str | None:
+    """What is wrong with the limits on this brick, naming it; None if all is well."""
     expected = brick_limit_bytes(size_bytes, data_bricks=geometry.data_bricks, block_bytes=stat.block_bytes)
-    if stat.total_bytes == expected:
-        return None
+    if brick.arbiter or stat.total_bytes == expected:
+        if inodes is None or stat.total_inodes == inodes:
+            return None
+        return f"brick {brick} shows {stat.total_inodes} inodes instead of {inodes}"
     shown, wanted = format_bytes(stat.total_bytes), format_bytes(expected)
     if abs(stat.total_bytes - expected) < expected // 10:  # they might read the same
         shown, wanted = str(stat.total_bytes), f"{expected} bytes"

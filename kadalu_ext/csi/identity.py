@@ -19,7 +19,13 @@ class Identity(csi_pb2_grpc.IdentityServicer):
         self, request: csi_pb2.GetPluginCapabilitiesRequest, context: object
     ) -> csi_pb2.GetPluginCapabilitiesResponse:
         service = csi_pb2.PluginCapability.Service(type=csi_pb2.PluginCapability.Service.CONTROLLER_SERVICE)
-        return csi_pb2.GetPluginCapabilitiesResponse(capabilities=[csi_pb2.PluginCapability(service=service)])
+        expansion = csi_pb2.PluginCapability.VolumeExpansion(type=csi_pb2.PluginCapability.VolumeExpansion.ONLINE)
+        return csi_pb2.GetPluginCapabilitiesResponse(
+            capabilities=[
+                csi_pb2.PluginCapability(service=service),
+                csi_pb2.PluginCapability(volume_expansion=expansion),
+            ]
+        )
 
     def Probe(self, request: csi_pb2.ProbeRequest, context: object) -> csi_pb2.ProbeResponse:
         return csi_pb2.ProbeResponse(ready=wrappers_pb2.BoolValue(value=True))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi import capacity
+from kadalu_ext.csi.capacity import DEFAULT_SIZE_BYTES
 from kadalu_ext.csi.naming import SUB_DIR, directory_name
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.layout import pv_path
-from kadalu_ext.record import CANARY, QuotaRecord, check_pv_name
-from kadalu_ext.storage import PROVISIONER, Storage, from_parameters
+from kadalu_ext.record import CANARY, MAX_SIZE_BYTES, QuotaRecord, check_pv_name
+from kadalu_ext.storage import PROVISIONER, Storage, StorageName, from_parameters
 
 _Mode = csi_pb2.VolumeCapability.AccessMode
 
@@ -23,6 +25,9 @@ _MODES: Final = frozenset({
 })  # fmt: skip
 """Whoever mounts a gluster volume may read and write it, so every mode can be had. On how many nodes a volume is, the
 scheduler sees to; to how many pods of a node it goes with SINGLE_NODE_SINGLE_WRITER, the node plugin."""
+
+LEAST_INODES: Final = 2
+"""With one there is the PV's own directory, and no room for a file."""
 
 _FS_TYPES: Final = frozenset({"", "glusterfs", "fuse.glusterfs"})
 
@@ -46,30 +51,79 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
     check_capabilities(request.volume_capabilities)
     if request.HasField("volume_content_source"):
         raise InvalidInputError("volume_content_source: clones and snapshots are not supported; create an empty volume")
-    if request.mutable_parameters:
-        raise InvalidInputError("mutable_parameters: VolumeAttributesClasses are not supported; leave the class out")
     directory = directory_name(name, request.parameters)
     record = QuotaRecord(
         path=pv_path(directory),
-        size_bytes=_size_bytes(request),
+        size_bytes=_size_bytes(request.capacity_range) if request.HasField("capacity_range") else DEFAULT_SIZE_BYTES,
+        inodes=inodes(request.mutable_parameters),
         made_for=name if name != directory else None,
     )
-    parameters = {key: value for key, value in request.parameters.items() if key != SUB_DIR}
-    storage = from_parameters(parameters)
+    storage = storage_of(request.parameters)
     if storage.whole is not None:
         raise InvalidInputError(
             "parameters.pv: is of a PV's volume_context; the operator makes no StorageClass with it"
         )
     if storage.pool and SUB_DIR in request.parameters:
         raise InvalidInputError(f"parameters.{SUB_DIR}: says nothing of PVs that are whole volumes; leave it out")
+    if storage.pool and record.inodes is not None:
+        raise whole_has_no_inodes()
     return CreateRequest(record=record, storage=storage, limit_bytes=request.capacity_range.limit_bytes)
 
 
-def _size_bytes(request: csi_pb2.CreateVolumeRequest) -> int:
+def whole_has_no_inodes() -> InvalidInputError:
+    """Of a PV that is a whole volume, whose inodes somebody wants to limit."""
+    return InvalidInputError(
+        "mutable_parameters.inodes: a PV that is a whole gluster volume has all of its inodes; leave the class out"
+    )
+
+
+def storage_of(parameters: Mapping[str, str]) -> Storage:
+    """The storage of a StorageClass's parameters, which may say how directories are called, besides.
+
+    Raises: InvalidInputError naming the parameter.
+    """
+    return from_parameters({key: value for key, value in parameters.items() if key != SUB_DIR})
+
+
+def expand_size_bytes(request: csi_pb2.ControllerExpandVolumeRequest) -> int:
+    """The size that a ControllerExpandVolume request asks for.
+
+    Raises: InvalidInputError naming the field; CapacityError if no size lies in the capacity_range.
+    """
     if not request.HasField("capacity_range"):
-        return capacity.DEFAULT_SIZE_BYTES
-    asked = request.capacity_range
+        raise InvalidInputError("capacity_range: missing")
+    if request.HasField("volume_capability"):
+        check_capability(request.volume_capability)
+    return _size_bytes(request.capacity_range)
+
+
+def _size_bytes(asked: csi_pb2.CapacityRange) -> int:
     return capacity.size_bytes(required_bytes=asked.required_bytes, limit_bytes=asked.limit_bytes)
+
+
+def inodes(mutable_parameters: Mapping[str, str]) -> int | None:
+    """The limit that a VolumeAttributesClass asks for; None if it asks for none.
+
+    Keys with a `/` belong to Kubernetes and are passed over. Raises: InvalidInputError naming the parameter.
+    """
+    own = {key: value for key, value in mutable_parameters.items() if "/" not in key}
+    for key in own.keys() - {"inodes"}:
+        raise InvalidInputError(f"mutable_parameters.{key[:64]}: unknown; allowed is inodes")
+    if "inodes" not in own:
+        return None
+    text = own["inodes"]
+    if re.fullmatch(r"[0-9]{1,19}", text) is None or not LEAST_INODES <= int(text) <= MAX_SIZE_BYTES:
+        raise InvalidInputError(
+            f"mutable_parameters.inodes: {text[:32]!r} is not a whole number from {LEAST_INODES}; each file and "
+            "directory takes one, the PV's own as well"
+        )
+    return int(text)
+
+
+def check_belongs(parameters: Mapping[str, str], storage: StorageName, *, field: str) -> None:
+    """Raises: InvalidInputError beginning with `field`, if they are not of that storage; there may be none."""
+    if any("/" not in key for key in parameters) and storage_of(parameters).name != storage:
+        raise InvalidInputError(f"{field}.storage: {parameters['storage'][:64]!r} is not the volume's, {storage}")
 
 
 def check_capabilities(capabilities: Iterable[csi_pb2.VolumeCapability]) -> None:

@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from kadalu_ext.bounded import SideThreads
+from kadalu_ext.claim import ClaimState
 from kadalu_ext.csi.ports import Connector
 from kadalu_ext.csi.wholevolume import Look, Stores, WholeVolume
 from kadalu_ext.csi.wholevolumes import Found, Seen, Wanted, WholeVolumes
 from kadalu_ext.errors import DeadlineError, HostUnreachableError, InProgressError, KadaluExtError, UnavailableError
+from kadalu_ext.layout import pv_path
 from kadalu_ext.log import Logger
-from kadalu_ext.record import PvName
+from kadalu_ext.record import PvName, QuotaRecord
 from kadalu_ext.storage import ReclaimPolicy, Storage, StorageName
 from kadalu_ext.storages import Storages
 
@@ -89,6 +91,30 @@ class PoolClient:
         """Whether a volume is the PV."""
         return self._call(name, lambda volumes: volumes.find(name), timeout_s) is not None
 
+    def taken(self, *, timeout_s: float, name: PvName | None = None) -> dict[PvName, tuple[Storage, QuotaRecord]]:
+        """The PVs that volumes are, each with its volume by itself and its size; of `name` alone, if there is one."""
+
+        def work(volumes: WholeVolumes) -> list[Seen]:
+            if name is None:
+                return list(volumes.all())
+            found = volumes.find(name)
+            return [] if found is None else [found]
+
+        seen = self._call(name or object(), work, timeout_s)
+        return {
+            each.claim.pv: (
+                replace(each.volume.storage, whole=each.claim.pv),
+                QuotaRecord(path=pv_path(each.claim.pv), size_bytes=each.look.size_bytes),
+            )
+            for each in seen
+            if each.claim.state is ClaimState.TAKEN and each.claim.pv and each.claim.storage == self.storage.name
+        }
+
+    def free(self, *, timeout_s: float) -> list[int]:
+        """The sizes in bytes of the volumes that are nobody's."""
+        seen = self._call(object(), lambda volumes: volumes.all(), timeout_s)
+        return [each.look.size_bytes for each in seen if each.claim.state is ClaimState.FREE]
+
     def close(self) -> None:
         """Waits for nothing. Not to be used afterwards."""
         self._stopped.set()
@@ -96,14 +122,15 @@ class PoolClient:
         self._looking.shutdown(wait=False, cancel_futures=True)
         self._stores.close()
 
-    def _call(self, name: PvName, work: Callable[[WholeVolumes], T], timeout_s: float) -> T:
-        what = f"{self.storage.name}/{name}"
+    def _call(self, key: PvName | object, work: Callable[[WholeVolumes], T], timeout_s: float) -> T:
+        """The result of `work`. key: the PV that it is about, else an object of its own."""
+        what = f"{self.storage.name}/{key}" if isinstance(key, str) else f"storage {self.storage.name}"
 
         def in_turn() -> T:
             with self._turn(timeout_s):
                 return work(self._volumes())
 
-        return self._calls.run(name, in_turn, timeout_s=timeout_s, what=what)
+        return self._calls.run(key, in_turn, timeout_s=timeout_s, what=what)
 
     @contextmanager
     def _turn(self, timeout_s: float) -> Iterator[None]:

@@ -15,12 +15,21 @@ from errno import ENOENT
 from functools import partial
 from typing import Final, TypeVar
 
-from kadalu_ext.csi import canary, enforcement
+from kadalu_ext.csi import canary, enforcement, pvhealth
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
+from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.csi.records import RECORD_MODE, Records
-from kadalu_ext.errors import CapacityError, ConflictError, NotFoundError, RecordError, VolumeIOError
+from kadalu_ext.errors import (
+    BricksDownError,
+    CapacityError,
+    ConflictError,
+    KadaluExtError,
+    NotFoundError,
+    RecordError,
+    VolumeIOError,
+)
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.messages import Gfid
@@ -35,6 +44,7 @@ from kadalu_ext.layout import (
     trash_path,
 )
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
+from kadalu_ext.storage import Quota
 from kadalu_ext.units import format_bytes
 
 T = TypeVar("T")
@@ -137,6 +147,16 @@ class Volumes:
                 raise
         return call()
 
+    def limit_inodes(self, name: PvName, inodes: int) -> tuple[QuotaRecord, Gfid]:
+        """The PV's record, which allows as many inodes as that from now on, and its directory; idempotent.
+
+        Raises: NotFoundError if there is no such PV; RecordError.
+        """
+        with self._explained():
+            record = replace(self._present(name), inodes=inodes)
+            self._records.write(record)
+            return record, self._store.gfid(record.path)
+
     def promised(self) -> Promised:
         """What the volume has promised."""
         with self._explained():
@@ -190,17 +210,18 @@ class Volumes:
         total = self._store.statvfs("").total_bytes
         return bricks.reserve.usable_bytes(total, data_bricks=bricks.geometry.data_bricks)
 
-    def wait_enforced(self, name: PvName, size_bytes: int, gfid: Gfid, *, deadline: float) -> None:
-        """Returns once every brick that is up was seen to enforce the PV's size. `deadline` is of time.monotonic().
+    def wait_enforced(self, record: QuotaRecord, gfid: Gfid, *, deadline: float) -> None:
+        """Returns once every brick that is up was seen to enforce what the record says. `deadline` is of
+        time.monotonic().
 
         gfid: what `make` has returned just now, never what it returned for an earlier call: a PV that was deleted and
         made again is another directory.
         Raises: NotEnforcedError or BricksDownError, as soon as another look might not end before the deadline.
         """
-        path, pause, longest_look = pv_path(name), _FIRST_LOOK_S, 0.0
+        pause, longest_look = _FIRST_LOOK_S, 0.0
         while True:
             began = time.monotonic()
-            error = enforcement.not_enforced(*self._ask(path, gfid), size_bytes=size_bytes, volume=self._volume)
+            error = self._not_enforced(record, *self._ask(record.path, gfid))
             if error is None:
                 return
             now = time.monotonic()
@@ -209,6 +230,27 @@ class Volumes:
                 raise error
             time.sleep(pause)
             pause = min(pause * _LOOK_GROWTH, _LONGEST_LOOK_S)
+
+    def _not_enforced(
+        self, record: QuotaRecord, answers: Sequence[BrickAnswer], geometry: Geometry
+    ) -> KadaluExtError | None:
+        return enforcement.not_enforced(
+            answers, geometry, size_bytes=record.size_bytes, inodes=record.inodes, volume=self._volume
+        )
+
+    def conditions(self, record: QuotaRecord, *, quota: Quota = Quota.REQUIRED) -> list[Condition]:
+        """What is wrong with a PV, the worst first. Bounded by the probe's timeout. Raises: VolumeIOError alone."""
+        gfid = None
+        try:
+            with self._explained():
+                gfid = self._store.gfid(record.path)
+        except BricksDownError as error:
+            return [pvhealth.unusable(error)]
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+        answers, geometry = self._ask(record.path if gfid else "", gfid)
+        return pvhealth.conditions(record, answers, geometry, found=gfid is not None, quota=quota, volume=self._volume)
 
     def delete(self, name: PvName) -> None:
         """The PV's directory is in the trash and its record is gone when this returns; idempotent."""
@@ -310,6 +352,10 @@ def check_same(present: QuotaRecord, wanted: QuotaRecord) -> None:
             f"{name}: exists with {format_bytes(present.size_bytes)} ({present.size_bytes} bytes), and was asked for "
             f"with {format_bytes(wanted.size_bytes)} ({wanted.size_bytes} bytes)"
         )
+    if present.inodes != wanted.inodes:
+        raise ConflictError(
+            f"{name}: exists with {_inodes(present)}, and was asked for with {_inodes(wanted)}; choose another name"
+        )
     if present.kind != wanted.kind:
         raise ConflictError(f"{name}: exists as a {present.kind}, and was asked for as a {wanted.kind}")
     if present.source != wanted.source:
@@ -320,6 +366,10 @@ def check_same(present: QuotaRecord, wanted: QuotaRecord) -> None:
         raise ConflictError(
             f"{name}: this directory is that of {present.made_for or name}; {wanted.made_for or name} cannot have it"
         )
+
+
+def _inodes(record: QuotaRecord) -> str:
+    return "no limit of inodes" if record.inodes is None else f"{record.inodes} inodes"
 
 
 def _origin(record: QuotaRecord) -> str:

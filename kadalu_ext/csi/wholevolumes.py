@@ -110,6 +110,14 @@ class WholeVolumes:
             if time.monotonic() >= deadline:
                 raise DeadlineError(f"{self._name}/{name}: its volume is not given back yet; try again")
 
+    def all(self) -> Sequence[Seen]:
+        """All volumes. Raises: UnavailableError, if some do not tell."""
+        seen, silent = self._look()
+        if silent:
+            reasons = {volume: str(why) for volume, why in silent.items()}
+            raise UnavailableError(f"storage {self._name}: volumes that do not tell whose they are: {_some(reasons)}")
+        return seen
+
     def find(self, name: PvName) -> Seen | None:
         """The volume that is the PV; None if none is. Raises: UnavailableError, if one that did not tell may be."""
         seen, silent = self._look()

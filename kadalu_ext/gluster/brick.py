@@ -35,7 +35,8 @@ GIVEN_UP_S: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class BrickStat:
-    """statvfs of the directory on one brick: under an XFS project quota, total_bytes is the project's limit.
+    """statvfs of the directory on one brick: under an XFS project quota, total_bytes is the project's limit, and
+    total_inodes that of inodes where it has one.
 
     block_bytes: the file system's block, which limits are rounded to.
     """
@@ -43,6 +44,8 @@ class BrickStat:
     total_bytes: int
     free_bytes: int
     block_bytes: int
+    total_inodes: int = 0
+    free_inodes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,4 +336,6 @@ def _to_brick_stat(stat: StatFs) -> BrickStat:
         total_bytes=stat.blocks * stat.fragment_bytes,
         free_bytes=stat.available * stat.fragment_bytes,
         block_bytes=stat.fragment_bytes,
+        total_inodes=stat.files,
+        free_inodes=stat.files_free,
     )

@@ -121,8 +121,8 @@ class Story:
         shown = []
         for name in self.names:
             line = next(line for line in self.on(name, "kadalu-quotad", "status").splitlines() if self.pv in line)
-            # PV, project, what is used, its limit, state: no reason after it
-            row = rf"{self.pv} +\d+ +[\d.]+ \w+ +{SIZE_MIB} MiB +enforced"
+            # PV, its size, project, what is used, the brick's limit, state: no reason after it
+            row = rf"{self.pv} +{SIZE_MIB} MiB +\d+ +[\d.]+ \w+ +{SIZE_MIB} MiB +enforced"
             assert re.fullmatch(row, line.strip()), line
             shown.append(f"{name}: {' '.join(line.split())}")
         return "\n".join(shown)

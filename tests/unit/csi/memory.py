@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
+from typing import Final
 
 from kadalu_ext.claim import Claim, newest
 from kadalu_ext.csi.directories import Directories
@@ -26,9 +27,9 @@ from kadalu_ext.storage import PoolVolume, Storage, StorageName
 from kadalu_ext.units import GIB
 
 
-def pv(name: str, size_bytes: int) -> QuotaRecord:
+def pv(name: str, size_bytes: int, *, inodes: int | None = None) -> QuotaRecord:
     """The record of an ordinary PV."""
-    return QuotaRecord(path=pv_path(PvName(name)), size_bytes=size_bytes)
+    return QuotaRecord(path=pv_path(PvName(name)), size_bytes=size_bytes, inodes=inodes)
 
 
 def recorded_size(store: VolumeStore, name: PvName) -> int | None:
@@ -38,6 +39,10 @@ def recorded_size(store: VolumeStore, name: PvName) -> int | None:
 
 
 STORAGE = Storage(name=StorageName("ext"), hosts=("h1", "h2", "h3"), volume="vol")
+
+
+FILES: Final = 1_000_000
+"""The inodes that a brick's file system has."""
 
 
 class Crash(BaseException):
@@ -226,6 +231,9 @@ class MemoryBricks:
         """Hosts without quotad."""
         self.stopped: dict[str, int] = {}
         """Hosts whose quotad has stopped, with the limit that it left behind."""
+        self.used_bytes = 0
+        self.used_inodes = 1
+        """Of every directory, on every brick."""
         self.asked = 0
 
     def stat_directory(
@@ -241,10 +249,18 @@ class MemoryBricks:
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: does not answer", up=True)
         if path not in self.store.nodes or gfid not in (None, self.store.nodes[path].gfid):
             return BrickAnswer(brick=brick, stat=None, error=f"brick {brick}: it has no directory {path}", up=True)
-        limit = None if brick.host in {*self.idle, *self.stopped} else self._limit(path)
+        record = None if brick.host in {*self.idle, *self.stopped} else self._record(path)
+        limit = None if record is None or brick.arbiter else self._limit(record)
         limit = self.stopped.get(brick.host, limit)
         total = self.store.total_bytes if limit is None else limit
-        stat = BrickStat(total_bytes=total, free_bytes=total, block_bytes=4096)
+        inodes = FILES if record is None or record.inodes is None else record.inodes
+        stat = BrickStat(
+            total_bytes=total,
+            free_bytes=max(0, total - self.used_bytes),
+            block_bytes=4096,
+            total_inodes=inodes,
+            free_inodes=max(0, inodes - self.used_inodes),
+        )
         node = self.store.nodes.get(attribute.path) if attribute else None
         value = node.xattrs.get(attribute.name) if node and attribute else None
         values = None
@@ -253,13 +269,16 @@ class MemoryBricks:
             values = {name: text for name, text in dict(node.xattrs).items() if name.startswith(prefix)}
         return BrickAnswer(brick=brick, stat=stat, error=None, up=True, attribute=value, attributes=values)
 
-    def _limit(self, path: str) -> int | None:
+    def _record(self, path: str) -> QuotaRecord | None:
         name = posixpath.basename(path)
         node = self.store.nodes.get(f"{RECORDS_DIR}/{name}")
         if node is None or RECORD_XATTR not in node.xattrs:
             return None
         record = decode(name, node.xattrs[RECORD_XATTR])
         assert record.path == path
+        return record
+
+    def _limit(self, record: QuotaRecord) -> int:
         return brick_limit_bytes(record.size_bytes, data_bricks=self.geometry.data_bricks, block_bytes=4096)
 
     def close(self) -> None:

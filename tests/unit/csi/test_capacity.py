@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kadalu_ext.csi.capacity import BLOCK_BYTES, check_promise, size_bytes
+from kadalu_ext.csi.capacity import BLOCK_BYTES, available, check_promise, size_bytes
 from kadalu_ext.errors import CapacityError, InvalidInputError
 from kadalu_ext.record import MAX_SIZE_BYTES
 from kadalu_ext.units import GIB, MIB
@@ -80,3 +80,23 @@ def test_overcommit_multiplies_the_volume_but_no_pv_is_larger_than_it() -> None:
 def test_what_is_promised_beyond_the_volume_already_leaves_nothing_and_not_less() -> None:
     with pytest.raises(CapacityError, match="at most 0 B"):
         promise(4096, 2 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("promised", "overcommit", "left", "largest"),
+    [
+        (0, 1.0, GIB, GIB),
+        (GIB - 5000, 1.0, 5000, 4096),
+        (GIB, 1.0, 0, 0),
+        (2 * GIB, 1.0, 0, 0),
+        (GIB, 2.5, GIB * 3 // 2, GIB),
+        (GIB // 2, 0.1, 0, 0),
+    ],
+)
+def test_what_is_left_is_what_can_be_promised(promised: int, overcommit: float, left: int, largest: int) -> None:
+    found = available(promised=promised, total=GIB, overcommit=overcommit)
+    assert (found.size_bytes, found.largest_bytes) == (left, largest)
+    if largest:
+        check_promise(size=largest, promised=promised, pvs=1, total=GIB, overcommit=overcommit, volume="vol")
+    with pytest.raises(CapacityError):
+        check_promise(size=largest + 4096, promised=promised, pvs=1, total=GIB, overcommit=overcommit, volume="vol")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,8 +38,9 @@ class Driver:
         self.storages = directory / "storages"
         self.storages.mkdir()
         log = Logger("test")
-        connector = MemoryConnector(self.store, self.bricks)
-        self.clients, self.pools = Clients(connector=connector, log=log), Pools(connector=connector, log=log)
+        self.connector = MemoryConnector(self.store, self.bricks)
+        self.clients = Clients(connector=self.connector, log=log)
+        self.pools = Pools(connector=self.connector, log=log)
         self.server = rpc.serve_unix(str(directory / "csi.sock"), log=log, workers=8)
         servicer = Controller(  # type: ignore[abstract]
             storages=Storages(str(self.storages)), clients=self.clients, pools=self.pools
@@ -55,6 +57,14 @@ class Driver:
         self.server.stop(None).wait()
         self.clients.close()
         self.pools.close()
+
+    @staticmethod
+    def wait(probe: Callable[[], bool]) -> None:
+        """Until it is true: what glusterd said is good for a second."""
+        deadline = time.monotonic() + 20
+        while not probe():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def create(self, name: str = PV, size: int = 64 * MIB, *, timeout: float = 10.0) -> csi_pb2.Volume:
         return self.controller.CreateVolume(request(name, size), timeout=timeout).volume
@@ -90,13 +100,21 @@ def test_it_says_who_it_is_and_that_it_is_ready(driver: Driver) -> None:
     info = driver.identity.GetPluginInfo(csi_pb2.GetPluginInfoRequest())
     assert (info.name, bool(info.vendor_version)) == ("kadalu.external", True)
     assert driver.identity.Probe(csi_pb2.ProbeRequest()).ready.value
-    (plugin,) = driver.identity.GetPluginCapabilities(csi_pb2.GetPluginCapabilitiesRequest()).capabilities
-    assert plugin.service.type == csi_pb2.PluginCapability.Service.CONTROLLER_SERVICE
+    service, expansion = driver.identity.GetPluginCapabilities(csi_pb2.GetPluginCapabilitiesRequest()).capabilities
+    assert service.service.type == csi_pb2.PluginCapability.Service.CONTROLLER_SERVICE
+    assert expansion.volume_expansion.type == csi_pb2.PluginCapability.VolumeExpansion.ONLINE
 
 
-def test_it_announces_what_works(driver: Driver) -> None:
+def test_it_announces_what_works_and_nothing_else_is_served(driver: Driver) -> None:
     reply = driver.controller.ControllerGetCapabilities(csi_pb2.ControllerGetCapabilitiesRequest())
-    assert [c.rpc.type for c in reply.capabilities] == [csi_pb2.ControllerServiceCapability.RPC.CREATE_DELETE_VOLUME]
+    names = {csi_pb2.ControllerServiceCapability.RPC.Type.Name(each.rpc.type) for each in reply.capabilities}
+    assert names == {
+        "CREATE_DELETE_VOLUME", "EXPAND_VOLUME", "MODIFY_VOLUME", "LIST_VOLUMES", "GET_VOLUME", "GET_CAPACITY",
+        "VOLUME_CONDITION", "GET_VOLUME_HEALTH", "LIST_VOLUME_HEALTH",
+        "SINGLE_NODE_MULTI_WRITER",
+    }  # fmt: skip
+    with refused(grpc.StatusCode.UNIMPLEMENTED, "not served, and not announced"):
+        driver.controller.ControllerPublishVolume(csi_pb2.ControllerPublishVolumeRequest())
 
 
 def test_a_volume_is_made_twice_and_deleted_twice(driver: Driver) -> None:

@@ -61,3 +61,19 @@ def test_no_event_is_flooded_by_a_large_volume() -> None:
     text = str(judge(many, *[1 << 30] * 20))
     assert "20 of 20 bricks" in text and "h3:/b shows" in text and "h4:/b shows" not in text and "and 16 more" in text
     assert len(text) < 1024
+
+
+def test_every_brick_also_an_arbiter_must_show_the_limit_of_inodes() -> None:
+    arbitrated = Geometry(
+        kind=VolumeKind.REPLICATE, bricks=(*bricks(2), Brick(name="v-2", host="h2", path="/b", arbiter=True))
+    )
+    for shown, says in (((1000, 1000, 1000), None), ((1000, 1000, 5000), "h2:/b shows 5000 inodes instead of 1000")):
+        stats = [BrickStat(total_bytes=SIZE, free_bytes=0, block_bytes=4096, total_inodes=files) for files in shown]
+        answers = [
+            BrickAnswer(brick=brick, stat=stat, error=None, up=True)
+            for brick, stat in zip(arbitrated.bricks, stats, strict=True)
+        ]
+        error = not_enforced(answers, arbitrated, size_bytes=SIZE, inodes=1000, volume="vol")
+        assert says in str(error) if says else error is None
+    assert "with 1000 inodes is not enforced on 1 of 3 bricks" in str(error)
+    assert not_enforced(answers, arbitrated, size_bytes=SIZE, volume="vol") is None

@@ -35,6 +35,10 @@ def grow(volumes: Volumes) -> object:
     return volumes.grow(PV, 128 * MIB)
 
 
+def limit_inodes(volumes: Volumes) -> object:
+    return volumes.limit_inodes(PV, 1000)
+
+
 def archive(volumes: Volumes) -> object:
     volumes.archive(PV)
     return None
@@ -57,6 +61,7 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
     "make again": ([make], make),
     "grow": ([make], grow),
     "grow again": ([make, lambda volumes: volumes.grow(PV, 96 * MIB)], grow),
+    "limit inodes": ([make], limit_inodes),
     "archive": ([make], archive),
     "archive what grew": ([make, grow], archive),
     "archive a second of that name": ([make, archive, make], archive),
@@ -71,7 +76,7 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
 
 
 def test_every_use_case_that_writes_is_killed_here() -> None:
-    reads = {"wait_enforced", "promised", "record", "names", "silent_bricks"}
+    reads = {"wait_enforced", "promised", "record", "names", "silent_bricks", "conditions"}
     writes = {name for name in vars(Volumes) if not name.startswith("_")} - reads
     assert writes == {name for _, call in USE_CASES.values() for name in call.__code__.co_names} & set(vars(Volumes))
 

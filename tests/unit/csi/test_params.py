@@ -85,6 +85,12 @@ def test_every_access_mode_that_needs_no_further_capability_can_be_had(mode: Mod
     params.check_capability(capability(mode))
 
 
+def test_a_class_of_attributes_limits_inodes() -> None:
+    asked = request()
+    asked.mutable_parameters.update({"inodes": "1000", "storage.kubernetes.io/x": "y"})
+    assert params.create_request(asked).record.inodes == 1000
+
+
 Spoil = Callable[[csi_pb2.CreateVolumeRequest], object]
 
 
@@ -102,7 +108,10 @@ Spoil = Callable[[csi_pb2.CreateVolumeRequest], object]
         (lambda r: r.volume_capabilities[0].ClearField("access_mode"), "access_mode: missing"),
         (lambda r: setattr(r.volume_capabilities[0].access_mode, "mode", 99), "access_mode: 99 is not"),
         (lambda r: r.volume_content_source.snapshot.SetInParent(), "clones and snapshots"),
-        (lambda r: r.mutable_parameters.update(x="y"), "VolumeAttributesClasses"),
+        (lambda r: r.mutable_parameters.update(x="y"), r"mutable_parameters.x: unknown; allowed is inodes"),
+        (lambda r: r.mutable_parameters.update(inodes="1"), "not a whole number from 2"),
+        (lambda r: r.mutable_parameters.update(inodes="1e3"), "not a whole number"),
+        (lambda r: r.mutable_parameters.update(inodes="9" * 19), "not a whole number"),
         (lambda r: r.parameters.update(hostz="y"), r"parameters.hostz: unknown"),
         (lambda r: r.parameters.pop("volume"), r"parameters.volume: missing"),
     ],

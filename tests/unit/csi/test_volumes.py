@@ -58,7 +58,7 @@ class Fixture:
 
     def create(self, name: PvName = PV, size_bytes: int = 64 * MIB, *, patience_s: float = 0.0) -> None:
         gfid = self.volumes.make(pv(name, size_bytes))
-        self.volumes.wait_enforced(name, size_bytes, gfid, deadline=time.monotonic() + patience_s)
+        self.volumes.wait_enforced(pv(name, size_bytes), gfid, deadline=time.monotonic() + patience_s)
 
     def left(self) -> set[str]:
         """What is on the volume besides the directories that stay."""
@@ -261,7 +261,7 @@ def test_a_pv_that_was_deleted_and_made_again_is_not_taken_for_the_one_before(on
     on.volumes.delete(PV)
     on.volumes.make(pv(PV, 64 * MIB))
     with pytest.raises(NotEnforcedError, match="it has no directory"):
-        on.volumes.wait_enforced(PV, 64 * MIB, old, deadline=time.monotonic())
+        on.volumes.wait_enforced(pv(PV, 64 * MIB), old, deadline=time.monotonic())
     on.create()
 
 
@@ -276,7 +276,7 @@ def test_bricks_are_asked_until_they_enforce(on: Fixture) -> None:
         return list(asks(path, gfid=gfid))
 
     on.bricks.stat_directory = ask  # type: ignore[assignment,method-assign]
-    on.volumes.wait_enforced(PV, 64 * MIB, gfid, deadline=time.monotonic() + 10)
+    on.volumes.wait_enforced(pv(PV, 64 * MIB), gfid, deadline=time.monotonic() + 10)
     assert on.bricks.asked == 4
 
 
@@ -312,7 +312,7 @@ def test_a_pv_that_grows_is_enforced_in_its_new_size_and_leaves_one_entry_that_t
     on.create()
     for size in (128 * MIB, 256 * MIB, 200 * MIB):
         record, gfid = on.volumes.grow(PV, size)
-        on.volumes.wait_enforced(PV, record.size_bytes, gfid, deadline=time.monotonic())
+        on.volumes.wait_enforced(record, gfid, deadline=time.monotonic())
     assert recorded_size(on.store, PV) == 256 * MIB
     assert len(on.left()) == 3
     on.volumes.delete(PV)

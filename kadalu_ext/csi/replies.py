@@ -1,0 +1,42 @@
+"""What the controller knows of a volume, as CSI has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kadalu_ext.api import csi_pb2
+from kadalu_ext.csi.pvhealth import Condition
+from kadalu_ext.errors import NotFoundError
+from kadalu_ext.record import QuotaRecord
+from kadalu_ext.storage import Storage, to_parameters, volume_id
+
+
+def volume(storage: Storage, record: QuotaRecord) -> csi_pb2.Volume:
+    """A PV of that storage."""
+    return csi_pb2.Volume(
+        volume_id=volume_id(storage.name, record.name),
+        capacity_bytes=record.size_bytes,
+        volume_context=to_parameters(storage),
+    )
+
+
+def condition(wrong: Sequence[Condition]) -> csi_pb2.VolumeCondition:
+    """CSI 1.12's: one text."""
+    text = "; ".join(f"{each.reason}: {each.message}" for each in wrong)
+    return csi_pb2.VolumeCondition(abnormal=bool(wrong), message=text or "nothing is wrong")
+
+
+def health(text: str, wrong: Sequence[Condition]) -> csi_pb2.VolumeHealth:
+    """CSI 1.13's, of the volume with that id."""
+    entries = [
+        csi_pb2.VolumeHealth.VolumeHealthEntry(
+            status=csi_pb2.VolumeHealthErrorType.Value(each.status.name), reason=each.reason, message=each.message
+        )
+        for each in wrong
+    ]
+    return csi_pb2.VolumeHealth(volume_id=text, health_statuses=entries)
+
+
+def unknown(text: str) -> NotFoundError:
+    """Of an id that no volume has."""
+    return NotFoundError(f"volume_id: there is no volume {text}")
