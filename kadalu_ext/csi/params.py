@@ -82,7 +82,11 @@ def storage_of(parameters: Mapping[str, str]) -> Storage:
 
     Raises: InvalidInputError naming the parameter.
     """
-    return from_parameters({key: value for key, value in parameters.items() if key != SUB_DIR})
+    try:
+        return from_parameters({key: value for key, value in parameters.items() if key != SUB_DIR})
+    except InvalidInputError as error:
+        text = str(error)
+        raise InvalidInputError(text if text.startswith("parameters.") else f"parameters.{text}") from error
 
 
 def expand_size_bytes(request: csi_pb2.ControllerExpandVolumeRequest) -> int:

@@ -113,6 +113,10 @@ Spoil = Callable[[csi_pb2.CreateVolumeRequest], object]
         (lambda r: r.mutable_parameters.update(inodes="1e3"), "not a whole number"),
         (lambda r: r.mutable_parameters.update(inodes="9" * 19), "not a whole number"),
         (lambda r: r.parameters.update(hostz="y"), r"parameters.hostz: unknown"),
+        (lambda r: r.parameters.update(storage="A B"), r"^parameters.storage: 'A B' is not a name"),
+        (lambda r: r.parameters.update(hosts="-"), r"^parameters.hosts: '-' is neither"),
+        (lambda r: r.parameters.update(volume="/"), r"^parameters.volume: '/' is not"),
+        (lambda r: r.parameters.update(options="x=y=z"), r"^parameters.options.x: not a glusterfs option"),
         (lambda r: r.parameters.pop("volume"), r"parameters.volume: missing"),
     ],
 )
