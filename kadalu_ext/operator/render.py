@@ -31,10 +31,7 @@ def plain(text: str, limit: int = 2000) -> str:
 
 
 def storage_class(spec: StorageSpec, *, owner: str, volume_id: str) -> Manifest:
-    """The StorageClass of a storage.
-
-    allowVolumeExpansion is off as long as the CSI driver does not announce expansion: a claim would wait for ever.
-    """
+    """The StorageClass of a storage. PVs that are whole volumes do not grow by themselves."""
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
@@ -48,7 +45,7 @@ def storage_class(spec: StorageSpec, *, owner: str, volume_id: str) -> Manifest:
         "reclaimPolicy": "Retain" if spec.storage.reclaim is ReclaimPolicy.RETAIN else "Delete",
         "volumeBindingMode": "Immediate",
         "mountOptions": list(spec.mount_options),
-        "allowVolumeExpansion": False,
+        "allowVolumeExpansion": not spec.storage.pool,
     }
 
 

@@ -127,6 +127,19 @@ class Story:
             shown.append(f"{name}: {' '.join(line.split())}")
         return "\n".join(shown)
 
+    def grow(self) -> str:
+        wanted = {"spec": {"resources": {"requests": {"storage": f"{2 * SIZE_MIB}Mi"}}}}
+        self.kube.kubectl("patch", "pvc", CLAIM, "--type=merge", "--patch", json.dumps(wanted))
+        self.wait(
+            f"claim {CLAIM} to be larger",
+            lambda: self.get("pvc", CLAIM)["status"]["capacity"]["storage"] == f"{2 * SIZE_MIB}Mi",
+        )
+        size = self.in_pod("app", "df", "-m", "/data").splitlines()[-1].split()
+        assert str(2 * SIZE_MIB) in size, size
+        self.in_pod("app", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=80", "conv=fsync")
+        self.in_pod("app", "rm", "/data/big")
+        return f"df: {' '.join(size[1:3])} MiB, and the 80 MiB are written"
+
     def replace_node_plugin(self) -> str:
         old = self.node_plugin()
         # 256 KiB at a time, each one synced, a line for each, until told to stop
@@ -295,6 +308,7 @@ STEPS: Final[tuple[tuple[str, Callable[[Story], str]], ...]] = (
     ("a 64 MiB claim is Bound", Story.claim),
     ("df in a pod says 64M, and 80 MiB stop at 64: ENOSPC", Story.write_to_the_limit),
     ("kadalu-quotad status: enforced on each brick host", Story.status),
+    ("kubectl patch pvc: twice the size under the pod that runs", Story.grow),
     ("the node plugin is replaced while a pod writes", Story.replace_node_plugin),
     ("quotad stopped on one host: the next claim waits, and says why", Story.pending),
     ("kubectl get kds: not Ready, with that host and the remedy", Story.not_ready),

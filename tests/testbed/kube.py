@@ -30,7 +30,7 @@ PACKAGES = (
     "busybox-static",
 )
 
-SIDECARS = ("csi-provisioner",)
+SIDECARS = ("csi-provisioner", "csi-resizer")
 
 # Directories of the host that Kubernetes, containerd and the pods' hostPath volumes write to: in the sandbox each
 # is an overlay, so that what they write there is the instance's own and the host keeps nothing of it.
