@@ -42,8 +42,14 @@ def remount_bind(target: str, flags: int) -> None:
     _mount("none", target, MS_REMOUNT | MS_BIND | flags)
 
 
-def _mount(source: str, target: str, flags: int) -> None:
-    if _libc.mount(os.fsencode(source), os.fsencode(target), None, flags, None) != 0:
+def mount(fstype: str, target: str) -> None:
+    """Mounts a file system of the kernel's own, such as fusectl, read-only. Raises: OSError naming `target`."""
+    _mount(fstype, target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, fstype)
+
+
+def _mount(source: str, target: str, flags: int, fstype: str | None = None) -> None:
+    kind = None if fstype is None else os.fsencode(fstype)
+    if _libc.mount(os.fsencode(source), os.fsencode(target), kind, flags, None) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), source, None, target)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
@@ -17,7 +20,7 @@ from kadalu_ext.errors import (
     NotFoundError,
     UnsupportedVolumeError,
 )
-from kadalu_ext.storage import Storage
+from kadalu_ext.storage import Storage, StorageName
 
 _ERRORS: Final[dict[grpc.StatusCode, type[KadaluExtError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInputError,
@@ -29,11 +32,35 @@ _ERRORS: Final[dict[grpc.StatusCode, type[KadaluExtError]]] = {
 """Back from rpc.CODES, as far as a caller must tell them apart; all others are MounterError."""
 
 
+_RELEASE_S: Final = 60.0
+_ASK_S: Final = 3.0
+"""How long the mounter may take for what it answers from memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageState:
+    """What the mounter says of a storage; see StorageStatus in mounter.proto."""
+
+    name: StorageName
+    mounted: bool
+    reason: str = ""
+    hidden_hosts: tuple[str, ...] = ()
+    down_bricks: tuple[str, ...] = ()
+
+
 class StorageMounter(Protocol):
     """Whoever owns the storages' mounts on this node."""
 
     def mount(self, storage: Storage, *, timeout_s: float) -> str:
         """The path where the storage is mounted on this node. Idempotent."""
+        ...
+
+    def states(self) -> dict[StorageName, StorageState]:
+        """Of every storage that it has been asked for and not released."""
+        ...
+
+    def release(self, name: StorageName) -> None:
+        """Takes the storage's mount away, and its client with the last bind mount. Idempotent."""
         ...
 
 
@@ -53,10 +80,35 @@ class MounterClient:
             options=storage.options,
             tls=storage.tls,
         )
+        with self._stub() as stub:
+            return stub.Mount(request, timeout=timeout_s).path
+
+    def states(self) -> dict[StorageName, StorageState]:
+        """Raises: as `mount`."""
+        with self._stub() as stub:
+            known = stub.List(mounter_pb2.ListRequest(), timeout=_ASK_S).storages
+        return {
+            StorageName(each.storage): StorageState(
+                name=StorageName(each.storage),
+                mounted=each.state == mounter_pb2.StorageStatus.MOUNTED,
+                reason=each.reason,
+                hidden_hosts=tuple(each.hidden_hosts),
+                down_bricks=tuple(each.down_bricks),
+            )
+            for each in known
+        }
+
+    def release(self, name: StorageName) -> None:
+        """Raises: as `mount`."""
+        with self._stub() as stub:
+            stub.Release(mounter_pb2.ReleaseRequest(storage=name), timeout=_RELEASE_S)
+
+    @contextmanager
+    def _stub(self) -> Iterator[mounter_pb2_grpc.MounterStub]:
+        """One channel a call: a kept one would go on waiting after the mounter is back (gRPC's backoff)."""
         try:
-            # One channel a call: a kept one would go on waiting after the mounter is back (gRPC's backoff).
             with grpc.insecure_channel(f"unix:{self._path}") as channel:
-                return mounter_pb2_grpc.MounterStub(channel).Mount(request, timeout=timeout_s).path
+                yield mounter_pb2_grpc.MounterStub(channel)
         except grpc.RpcError as error:
             raise self._error(error) from error
 

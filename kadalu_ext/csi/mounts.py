@@ -30,7 +30,7 @@ PLUGIN_DIR: Final = f"plugins/{PROVISIONER}"
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ANY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_DELETED: Final = "//deleted"
+DELETED: Final = "//deleted"
 """What mountinfo shows behind the root of a bind mount whose directory is gone (fs/d_path.c)."""
 
 _PATH_BYTES: Final = 4095
@@ -90,16 +90,7 @@ class Mounts:
         more; OSError, among them NotADirectoryError where a step is a symlink.
         """
         with ExitStack() as stack:
-            try:
-                top, shown = stack.enter_context(_opened(source.path, relative, _ANY))
-            except FileNotFoundError as error:
-                raise NotFoundError(
-                    f"{source.source}: there is no directory {relative} on the gluster volume"
-                ) from error
-            if stat.S_ISLNK(os.fstat(shown).st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), f"{source.path}{relative}")
-            if os.fstat(top).st_dev != source.device:
-                raise MounterError(f"{source.path}: its mount has changed meanwhile; try again")
+            shown = self._part(stack, source, relative)
             _, there = stack.enter_context(_opened(self.kubelet_dir, target.removeprefix(self.kubelet_dir), _ANY))
             if self.at(target) is None:
                 self._check_empty(target, there)
@@ -116,6 +107,33 @@ class Mounts:
                 f"{target}: holds files of the node's own, which a PV would hide (such as {sorted(holds)[0][:80]!r}, "
                 f"{len(holds)} in all); move them away from there"
             )
+
+    def rebind(self, there: Mount, source: Mount) -> None:
+        """Replaces the mount `there`, whose client is dead, by the same part of `source`, with the same options.
+
+        Whoever has `there` in a mount namespace of their own keeps it, dead. What is needed is at hand before `there`
+        is taken away. Raises: as `bind`; UnavailableError if another mount is there by now.
+        """
+        with ExitStack() as stack:
+            shown = self._part(stack, source, there.root)
+            if self.at(there.path) != there:
+                raise UnavailableError(f"{there.path}: its mount has changed meanwhile; try again")
+            mounting.unmount(there.path, lazily=True)
+            steps = there.path.removeprefix(self.kubelet_dir)
+            _, directory = stack.enter_context(_opened(self.kubelet_dir, steps, _ANY))
+            mounting.bind(_proc(shown), _proc(directory))
+        self.set_options(there.path, there.options & FLAGS.keys())
+
+    def _part(self, stack: ExitStack, source: Mount, relative: str) -> int:
+        try:
+            top, shown = stack.enter_context(_opened(source.path, relative, _ANY))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{source.source}: there is no directory {relative} on the gluster volume") from error
+        if stat.S_ISLNK(os.fstat(shown).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), f"{source.path}{relative}")
+        if os.fstat(top).st_dev != source.device:
+            raise MounterError(f"{source.path}: its mount has changed meanwhile; try again")
+        return shown
 
     def set_options(self, target: str, options: frozenset[str]) -> None:
         """Gives the bind mount at `target` these options of FLAGS besides those it has. Raises: OSError."""
@@ -135,7 +153,7 @@ class Mounts:
         Raises: PreconditionError if something else is mounted there; UnavailableError if it is in use; OSError.
         """
         while (mount := self.at(path)) is not None:
-            if (mount.source, mount.root.removesuffix(_DELETED)) != (source, root):
+            if (mount.source, mount.root.removesuffix(DELETED)) != (source, root):
                 raise PreconditionError(
                     f"{path}: {mount.source} with root {mount.root} is mounted there, not {root} of {source}; it is "
                     "left alone"

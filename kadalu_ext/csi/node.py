@@ -14,12 +14,16 @@ import grpc
 
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
+from kadalu_ext.csi.health import Space, Status, conditions
 from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.mender import Mender
 from kadalu_ext.csi.mounterclient import MounterClient
-from kadalu_ext.csi.mounts import FLAGS, Mounts
+from kadalu_ext.csi.mounts import FLAGS, PLUGIN_DIR, Mounts
+from kadalu_ext.csi.nodehealth import NodeHealth
 from kadalu_ext.csi.nodevolumes import NodeVolumes, Volume
 from kadalu_ext.csi.params import check_capability
 from kadalu_ext.csi.registration import Registration
+from kadalu_ext.csi.replaced import Replaced
 from kadalu_ext.errors import InvalidInputError, NotFoundError, PreconditionError
 from kadalu_ext.storage import Storage, from_parameters, parse_volume_id
 from kadalu_ext.storages import Storages
@@ -28,7 +32,16 @@ RPC_THREADS: Final = 256
 """A node has some hundred volumes, and kubelet asks for all of them at once after a restart, dead storages' too."""
 
 _QUIET: Final = frozenset(
-    {"Probe", "GetPluginInfo", "GetPluginCapabilities", "NodeGetCapabilities", "NodeGetVolumeStats", "NodeGetInfo"}
+    {
+        "Probe",
+        "GetPluginInfo",
+        "GetPluginCapabilities",
+        "NodeGetCapabilities",
+        "NodeGetVolumeStats",
+        "NodeGetInfo",
+        "NodeGetVolumeHealth",
+        "NodeGetStorageHealth",
+    }
 )
 _LONGEST_S: Final = 60.0
 """The bound of a call without a deadline, or with a longer one; kubelet's is two minutes, a client starts in 20 s."""
@@ -38,6 +51,12 @@ _MARGIN_S: Final = 1.0
 
 _Mode = csi_pb2.VolumeCapability.AccessMode
 _READ_ONLY: Final = frozenset({_Mode.SINGLE_NODE_READER_ONLY, _Mode.MULTI_NODE_READER_ONLY})
+
+_STORAGE_STATUS: Final = {
+    Status.DEGRADED: csi_pb2.STORAGE_DEGRADED,
+    Status.INACCESSIBLE: csi_pb2.STORAGE_UNREACHABLE,
+}
+_ALL_WELL: Final = "nothing is known to be wrong on this node"
 
 _Capability = csi_pb2.NodeServiceCapability
 _Usage = csi_pb2.VolumeUsage
@@ -50,8 +69,11 @@ class Node(csi_pb2_grpc.NodeServicer):
     the node, as kubelets before SINGLE_NODE_MULTI_WRITER mean it.
     """
 
-    def __init__(self, *, node_id: str, mounts: Mounts, volumes: NodeVolumes, storages: Storages) -> None:
+    def __init__(
+        self, *, node_id: str, mounts: Mounts, volumes: NodeVolumes, health: NodeHealth, storages: Storages
+    ) -> None:
         self._node_id = node_id
+        self._health = health
         self._mounts = mounts
         self._volumes = volumes
         self._storages = storages
@@ -68,6 +90,9 @@ class Node(csi_pb2_grpc.NodeServicer):
             _Capability.RPC.STAGE_UNSTAGE_VOLUME,
             _Capability.RPC.GET_VOLUME_STATS,
             _Capability.RPC.SINGLE_NODE_MULTI_WRITER,
+            _Capability.RPC.VOLUME_CONDITION,
+            _Capability.RPC.GET_VOLUME_HEALTH,
+            _Capability.RPC.GET_STORAGE_HEALTH,
         )
         return csi_pb2.NodeGetCapabilitiesResponse(
             capabilities=[_Capability(rpc=_Capability.RPC(type=kind)) for kind in kinds]
@@ -127,23 +152,33 @@ class Node(csi_pb2_grpc.NodeServicer):
             raise InvalidInputError("volume_path: missing")
         volume = _volume(request.volume_id)
         # nothing is mounted at a path that makes no sense: looked for in mountinfo alone, and not found
-        stat = self._volumes.statvfs(volume, request.volume_path.rstrip("/"))
+        look = self._health.look(volume, request.volume_path.rstrip("/"))
+        wrong = [f"{each.reason}: {each.message}" for each in conditions(look)]
         return csi_pb2.NodeGetVolumeStatsResponse(
-            usage=[
-                _Usage(
-                    unit=_Usage.BYTES,
-                    total=stat.f_blocks * stat.f_frsize,
-                    available=stat.f_bavail * stat.f_frsize,
-                    used=(stat.f_blocks - stat.f_bfree) * stat.f_frsize,
-                ),
-                _Usage(
-                    unit=_Usage.INODES,
-                    total=stat.f_files,
-                    available=stat.f_favail,
-                    used=stat.f_files - stat.f_ffree,
-                ),
-            ]
+            usage=_usage(look.space) if look.space is not None else [],
+            volume_condition=csi_pb2.VolumeCondition(abnormal=bool(wrong), message="; ".join(wrong) or _ALL_WELL),
         )
+
+    def NodeGetVolumeHealth(
+        self, request: csi_pb2.NodeGetVolumeHealthRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeGetVolumeHealthResponse:
+        _check_id(request.volume_id)
+        paths = {name: getattr(request, name) for name in ("volume_publish_path", "staging_target_path")}
+        checked = [self._mounts.check(path, field=name) for name, path in paths.items() if path]
+        volume = _volume(request.volume_id)
+        health = csi_pb2.VolumeHealth(volume_id=request.volume_id)
+        for each in self._health.volume(volume, checked[0] if checked else ""):
+            status = csi_pb2.VolumeHealthErrorType.ValueType(each.status)
+            health.health_statuses.add(status=status, reason=each.reason, message=each.message)
+        return csi_pb2.NodeGetVolumeHealthResponse(volume_health=health)
+
+    def NodeGetStorageHealth(
+        self, request: csi_pb2.NodeGetStorageHealthRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeGetStorageHealthResponse:
+        reply = csi_pb2.NodeGetStorageHealthResponse()
+        for each in self._health.storages():
+            reply.backend_health.add(status=_STORAGE_STATUS[each.status], reason=each.reason, message=each.message)
+        return reply
 
     def _storage(self, volume: Volume, context: Mapping[str, str]) -> Storage:
         """What the ConfigMap says of the volume's storage, else what its StorageClass said when it was made."""
@@ -183,6 +218,18 @@ def _mount_options(capability: csi_pb2.VolumeCapability) -> frozenset[str]:
     return options | ({"ro"} if capability.access_mode.mode in _READ_ONLY else set())
 
 
+def _usage(space: Space) -> list[csi_pb2.VolumeUsage]:
+    return [
+        _Usage(
+            unit=_Usage.BYTES,
+            total=space.total_bytes,
+            available=space.available_bytes,
+            used=space.used_bytes,
+        ),
+        _Usage(unit=_Usage.INODES, total=space.inodes, available=space.available_inodes, used=space.used_inodes),
+    ]
+
+
 def _left(context: grpc.ServicerContext) -> float:
     remaining = context.time_remaining()
     return min(_LONGEST_S, max(0.1, remaining - _MARGIN_S)) if remaining is not None else _LONGEST_S
@@ -196,15 +243,28 @@ def main(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     endpoint = args.endpoint.removeprefix("unix://")
     mounts = Mounts(args.kubelet_dir)
-    volumes = NodeVolumes(mounts, MounterClient(args.mounter.removeprefix("unix://")))
+    mounter = MounterClient(args.mounter.removeprefix("unix://"))
+    volumes = NodeVolumes(mounts, mounter)
+    storages = Storages(args.storages)
+    replaced = Replaced(os.path.join(mounts.kubelet_dir, PLUGIN_DIR, "replaced.json"))
+    try:
+        replaced.prepare()
+    except OSError as error:
+        logger.warning("containers that keep a dead mount will not be told of", reason=str(error))
     server = rpc.serve_unix(endpoint, log=logger, workers=RPC_THREADS, quiet=_QUIET)
     csi_pb2_grpc.add_IdentityServicer_to_server(Identity(), server)
     servicer = Node(  # type: ignore[abstract]  # abstract by its stub; what it does not define answers UNIMPLEMENTED
-        node_id=args.node_id, mounts=mounts, volumes=volumes, storages=Storages(args.storages)
+        node_id=args.node_id,
+        mounts=mounts,
+        volumes=volumes,
+        health=NodeHealth(mounts, mounter, replaced.is_held),
+        storages=storages,
     )
     csi_pb2_grpc.add_NodeServicer_to_server(servicer, server)
     server.start()
     logger.info("serving", endpoint=endpoint, node_id=args.node_id)
+    mender = Mender(mounts=mounts, volumes=volumes, mounter=mounter, storages=storages, replaced=replaced, log=logger)
+    threading.Thread(target=mender.keep, args=(stop,), name="mender", daemon=True).start()
     Registration(args.registration_dir, endpoint, logger).keep(stop)
     logger.info("stopping")
     server.stop(grace=5).wait()

@@ -7,30 +7,27 @@ can be killed and replaced at any moment. The clients, and with them the mounts'
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.csi.mounterclient import StorageMounter
-from kadalu_ext.csi.mounts import FLAGS
+from kadalu_ext.csi.mounts import DELETED, FLAGS
 from kadalu_ext.errors import (
     ConflictError,
+    InvalidInputError,
     KadaluExtError,
     MounterError,
-    NotFoundError,
     PreconditionError,
     VolumeIOError,
 )
 from kadalu_ext.layout import pv_path
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
-from kadalu_ext.record import PvName
-from kadalu_ext.storage import Storage, StorageName, mount_source, volume_id
+from kadalu_ext.record import PvName, check_pv_name
+from kadalu_ext.storage import Storage, StorageName, check_storage_name, mount_source, volume_id
 
 T = TypeVar("T")
-
-STATS_S: Final = 10.0
-"""How long a statvfs may take: kubelet asks for it every minute or so."""
 
 _UNTIL_DONE_S: Final = 86400.0
 """Of work within work, whose caller has the deadline."""
@@ -66,9 +63,26 @@ class MountTable(Protocol):
     def set_options(self, target: str, options: frozenset[str]) -> None: ...
     def unmount(self, path: str, source: str, root: str, *, lazily: bool = False) -> None: ...
     def answers(self, mount: Mount) -> bool: ...
+    def rebind(self, there: Mount, source: Mount) -> None: ...
     def make_directory(self, path: str) -> None: ...
     def remove_directory(self, path: str) -> None: ...
     def statvfs(self, path: str) -> os.statvfs_result: ...
+
+
+def volume_of(mount: Mount) -> Volume | None:
+    """Whose directory, or part of it, a bind mount shows; None if it is none of a PV's."""
+    steps = mount.root.removesuffix(DELETED).split("/")
+    try:
+        storage = check_storage_name(mount.source.removeprefix(mount_source(StorageName(""))))
+        volume = Volume(storage=storage, name=check_pv_name(steps[4]))
+    except (IndexError, InvalidInputError):
+        return None
+    return volume if f"{'/'.join(steps)}/".startswith(f"{volume.root}/") else None
+
+
+def storage_mounts(mounts: Iterable[Mount]) -> dict[str, Mount]:
+    """The storages' own mounts, by their source."""
+    return {each.source: each for each in mounts if each.root == "/"}
 
 
 class NodeVolumes:
@@ -183,16 +197,31 @@ class NodeVolumes:
         except (KadaluExtError, OSError):
             pass  # why it was not published is what must be told
 
-    def statvfs(self, volume: Volume, path: str) -> os.statvfs_result:
-        """What df would say. Raises: NotFoundError if the PV is not mounted at `path`."""
-        mount = self._mounts.at(path)
-        if mount is None or mount.source != volume.source:
-            raise NotFoundError(f"volume_path: {volume} is not mounted at {path[:200]}")
+    def mend(self, there: Mount, source: Mount, *, timeout_s: float) -> bool:
+        """Replaces the bind mount `there` of a client that died by one of `source`; False if there is no need to, or
+        it is no PV's. Raises: as `stage`.
+        """
+        volume = volume_of(there)
+        if volume is None:
+            return False
+        what = f"{volume}: mending {there.path}"
 
-        def work() -> os.statvfs_result:
-            return self._mounts.statvfs(path)
+        def answers() -> bool:
+            return self._mounts.answers(there)
 
-        return self._bounded(("statvfs", path), work, STATS_S, f"{volume}: statvfs")
+        def work() -> bool:
+            if self._mounts.at(there.path) != there:
+                return False
+            self._mounts.rebind(there, source)
+            return True
+
+        def with_its_volume() -> bool:
+            return self._bounded(("path", there.path), work, _UNTIL_DONE_S, what)
+
+        # by itself: kubelet's calls for the volume are not to wait for a client that neither lives nor dies
+        if self._bounded(("answers", there.path), answers, timeout_s, what):
+            return False
+        return self._bounded(("volume", volume), with_its_volume, timeout_s, what)
 
     def _stage(self, volume: Volume, storage: Storage, staging: str, timeout_s: float) -> None:
         path = self._mounter.mount(storage, timeout_s=timeout_s)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 
+from kadalu_ext.csi.mounterclient import StorageState
 from kadalu_ext.errors import MounterError, NotFoundError, PreconditionError
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
-from kadalu_ext.storage import Storage, mount_source
+from kadalu_ext.storage import Storage, StorageName, mount_source
 
 KUBELET = "/var/lib/kubelet"
 STATVFS = os.statvfs_result((4096, 4096, 16384, 8192, 8192, 100, 60, 60, 0, 255))
@@ -36,6 +38,7 @@ class FakeMounts:
     made: set[str] = field(default_factory=set)
     holding_files: set[str] = field(default_factory=set)
     binds: int = 0
+    statvfs_error: int = 0
 
     def at(self, path: str) -> Mount | None:
         return self.mounted.get(path)
@@ -52,6 +55,12 @@ class FakeMounts:
             raise NotFoundError(f"{source.source}: there is no directory {root}")
         self.mounted[target] = mount(target, device=source.device, root=root, source=source.source)
         self.binds += 1
+
+    def rebind(self, there: Mount, source: Mount) -> None:
+        assert self.mounted[there.path] == there and there.device in self.dead
+        self.mounted[there.path] = mount(
+            there.path, device=source.device, root=there.root, source=there.source, options=there.options
+        )
 
     def set_options(self, target: str, options: frozenset[str]) -> None:
         there = self.mounted[target]
@@ -77,6 +86,10 @@ class FakeMounts:
         self.made.discard(path)
 
     def statvfs(self, path: str) -> os.statvfs_result:
+        if self.mounted[path].device in self.dead:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+        if self.statvfs_error:
+            raise OSError(self.statvfs_error, os.strerror(self.statvfs_error), path)
         return STATVFS
 
 
@@ -87,6 +100,17 @@ class FakeMounter:
     mounts: FakeMounts
     asked: list[Storage] = field(default_factory=list)
     broken: str = ""
+    known: dict[StorageName, StorageState] = field(default_factory=dict)
+    released: list[StorageName] = field(default_factory=list)
+
+    def states(self) -> dict[StorageName, StorageState]:
+        if self.broken:
+            raise MounterError(self.broken)
+        return self.known
+
+    def release(self, name: StorageName) -> None:
+        self.released.append(name)
+        self.known.pop(name, None)
 
     def mount(self, storage: Storage, *, timeout_s: float) -> str:
         self.asked.append(storage)
@@ -96,5 +120,6 @@ class FakeMounter:
         there = self.mounts.mounted.get(path)
         if there is None or there.device in self.mounts.dead:
             device = 100 + len(self.asked)
+            self.known[storage.name] = StorageState(name=storage.name, mounted=True)
             self.mounts.mounted[path] = mount(path, device=device, root="/", source=mount_source(storage.name))
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from kadalu_ext.api import csi_pb2
+from kadalu_ext.csi.mounterclient import StorageState
 from kadalu_ext.csi.mounts import Mounts
 from kadalu_ext.csi.node import Node
+from kadalu_ext.csi.nodehealth import NodeHealth
 from kadalu_ext.csi.nodevolumes import NodeVolumes
 from kadalu_ext.errors import InvalidInputError, NotFoundError, PreconditionError
 from kadalu_ext.layout import pv_path
@@ -54,9 +57,11 @@ class Bed:
             node_id="n1",
             mounts=Mounts(str(tmp_path)),
             volumes=NodeVolumes(self.mounts, self.mounter),
+            health=NodeHealth(self.mounts, self.mounter, lambda path: path in self.replaced),
             storages=Storages(str(self.storages)),
         )
         self.kubelet = str(tmp_path)
+        self.replaced: set[str] = set()
         self.staging = str(tmp_path / "staging")
         self.target = str(tmp_path / "target")
 
@@ -216,5 +221,74 @@ def test_only_what_works_is_announced(bed: Bed) -> None:
     reply = bed.node.NodeGetCapabilities(csi_pb2.NodeGetCapabilitiesRequest(), CALL)
     kinds = csi_pb2.NodeServiceCapability.RPC
     assert [each.rpc.type for each in reply.capabilities] == [
-        kinds.STAGE_UNSTAGE_VOLUME, kinds.GET_VOLUME_STATS, kinds.SINGLE_NODE_MULTI_WRITER
+        kinds.STAGE_UNSTAGE_VOLUME, kinds.GET_VOLUME_STATS, kinds.SINGLE_NODE_MULTI_WRITER, kinds.VOLUME_CONDITION,
+        kinds.GET_VOLUME_HEALTH, kinds.GET_STORAGE_HEALTH,
     ]  # fmt: skip
+
+
+def condition(bed: Bed) -> csi_pb2.NodeGetVolumeStatsResponse:
+    request = csi_pb2.NodeGetVolumeStatsRequest(volume_id="ext/pv-1", volume_path=bed.target)
+    return bed.node.NodeGetVolumeStats(request, CALL)
+
+
+def health(bed: Bed, **fields: str) -> list[str]:
+    request = csi_pb2.NodeGetVolumeHealthRequest(volume_id="ext/pv-1", **fields)
+    reply = bed.node.NodeGetVolumeHealth(request, CALL).volume_health
+    assert reply.volume_id == "ext/pv-1"
+    kinds = csi_pb2.VolumeHealthErrorType
+    return [f"{kinds.Name(each.status)} {each.reason}" for each in reply.health_statuses]
+
+
+def test_a_pv_that_is_well_is_said_to_be(bed: Bed) -> None:
+    bed.stage()
+    bed.publish()
+    assert not condition(bed).volume_condition.abnormal and condition(bed).volume_condition.message
+    assert health(bed) == health(bed, volume_publish_path=bed.target) == health(bed, staging_target_path=bed.staging)
+    assert health(bed) == []
+
+
+def test_a_pv_whose_client_died_is_said_to_be_out_of_reach_both_ways(bed: Bed) -> None:
+    bed.stage()
+    bed.publish()
+    bed.mounts.dead.add(bed.mounts.mounted[bed.target].device)
+    bed.mounter.known[StorageName("ext")] = StorageState(name=StorageName("ext"), mounted=False, reason="killed")
+    told = condition(bed)
+    assert not told.usage and told.volume_condition.abnormal
+    assert told.volume_condition.message.startswith("ClientDied: ") and "killed" in told.volume_condition.message
+    assert health(bed) == ["INACCESSIBLE ClientDied"]
+
+
+def test_a_directory_that_is_gone_is_data_loss(bed: Bed) -> None:
+    bed.stage()
+    bed.publish()
+    bed.mounts.statvfs_error = errno.ESTALE
+    assert health(bed, volume_publish_path=bed.target) == ["DATA_LOSS DirectoryGone"]
+
+
+def test_health_of_a_volume_that_could_not_be_staged_is_its_storages(bed: Bed) -> None:
+    with pytest.raises(NotFoundError, match="volume_id: ext/pv-1 is not mounted on this node"):
+        health(bed)
+    bed.mounter.known[StorageName("ext")] = StorageState(name=StorageName("ext"), mounted=False, reason="no host")
+    assert health(bed, volume_publish_path=bed.target) == ["INACCESSIBLE StorageNotMounted"]
+
+
+def test_storages_with_the_same_trouble_share_an_entry(bed: Bed) -> None:
+    for name in ("ext", "ext-1"):
+        state = StorageState(name=StorageName(name), mounted=False, reason=f"{name} is dead")
+        bed.mounter.known[state.name] = state
+    bed.mounter.known[StorageName("b")] = StorageState(name=StorageName("b"), mounted=True, down_bricks=("h:/b",))
+    reply = bed.node.NodeGetStorageHealth(csi_pb2.NodeGetStorageHealthRequest(), CALL).backend_health
+    kinds = csi_pb2.StorageHealthErrorType
+    assert [(kinds.Name(each.status), each.reason) for each in reply] == [
+        ("STORAGE_UNREACHABLE", "StorageNotMounted"), ("STORAGE_DEGRADED", "BrickDown")
+    ]  # fmt: skip
+    assert "ext is dead" in reply[0].message and "ext-1 is dead" in reply[0].message
+
+
+def test_without_the_mounter_that_is_what_is_told(bed: Bed) -> None:
+    bed.stage()
+    bed.publish()
+    bed.mounter.broken = "the mounter of this node does not listen"
+    assert health(bed) == ["DEGRADED MounterNotThere"]
+    reply = bed.node.NodeGetStorageHealth(csi_pb2.NodeGetStorageHealthRequest(), CALL).backend_health
+    assert [each.reason for each in reply] == ["MounterNotThere"]

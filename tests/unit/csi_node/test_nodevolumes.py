@@ -175,11 +175,3 @@ def test_another_call_for_a_volume_is_refused_while_one_hangs(volumes: NodeVolum
         volumes.unstage(PV, STAGING, timeout_s=10)
     go.set()
     first.join()
-
-
-def test_stats_are_of_that_pv_or_not_found(volumes: NodeVolumes) -> None:
-    with pytest.raises(NotFoundError, match="not mounted at"):
-        volumes.statvfs(PV, TARGET)
-    stage(volumes)
-    publish(volumes)
-    assert volumes.statvfs(PV, TARGET).f_blocks == 16384
