@@ -70,6 +70,13 @@ class Storages:
             )
         return found
 
+    def entry(self, name: StorageName) -> Storage | None:
+        """The entry of that name; None if there is none of any use."""
+        try:
+            return self.find(name)
+        except (NotFoundError, InvalidInputError):
+            return None
+
     def names(self) -> list[StorageName]:
         """Of all entries; empty if the ConfigMap is not there (yet)."""
         try:

@@ -17,7 +17,7 @@ from kadalu_ext import mountinfo
 from kadalu_ext.csi.mounterclient import StorageMounter
 from kadalu_ext.csi.nodevolumes import MountTable, NodeVolumes, storage_mounts, volume_of
 from kadalu_ext.csi.replaced import Replaced
-from kadalu_ext.errors import KadaluExtError, NotFoundError
+from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.log import Logger
 from kadalu_ext.mountinfo import Mount
 from kadalu_ext.storage import StorageName, mount_source
@@ -106,7 +106,8 @@ class Mender:
             return
         try:
             if main is None:
-                self._ask(volume.storage)
+                if not self._volumes.answers(there, timeout_s=_MEND_S):
+                    self._ask(volume.storage)
                 return  # its mount is a change of the node's mounts
             connection = self._replaced.connection(there.device)
             if self._volumes.mend(there, main, timeout_s=_MEND_S):
@@ -119,11 +120,9 @@ class Mender:
         """A mounter that was replaced knows nothing of what was mounted before; one that knows is at it by itself."""
         if name in self._mounter.states():
             return
-        try:
-            storage = self._storages.find(name)
-        except NotFoundError:
-            return  # without an entry there is nothing to mount it with; kubelet's calls bring their own
-        self._mounter.mount(storage, timeout_s=_MEND_S)
+        storage = self._storages.entry(name)
+        if storage is not None:  # else there is nothing to mount it with; kubelet's calls bring their own
+            self._mounter.mount(storage, timeout_s=_MEND_S)
 
     def _tidy(self, used: Iterable[str]) -> None:
         try:

@@ -78,8 +78,7 @@ class NodeHealth:
         return _by_reason([each for _, state in sorted(states.items()) for each in of_storage(state)])
 
     def _paths(self, volume: Volume) -> list[str]:
-        key = (volume.source, volume.root)
-        return sorted({each.path for each in self._mounts.table() if (each.source, each.root) == key})
+        return sorted({each.path for each in self._mounts.table() if volume.is_at(each)})
 
     def _of_storage(self, name: StorageName) -> Look:
         try:

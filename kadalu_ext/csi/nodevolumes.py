@@ -50,6 +50,10 @@ class Volume:
         """What mountinfo shows as its source."""
         return mount_source(self.storage)
 
+    def is_at(self, mount: Mount) -> bool:
+        """Whether a bind mount shows the PV's directory, also if that is not on the volume any more."""
+        return (mount.source, mount.root.removesuffix(DELETED)) == (self.source, self.root)
+
     def __str__(self) -> str:
         return volume_id(self.storage, self.name)
 
@@ -174,7 +178,7 @@ class NodeVolumes:
 
     def _check_alone(self, volume: Volume, staging: str, target: str) -> None:
         for each in self._mounts.table():
-            if (each.source, each.root) == (volume.source, volume.root) and each.path not in (staging, target):
+            if volume.is_at(each) and each.path not in (staging, target):
                 raise PreconditionError(
                     f"{volume}: its access mode allows one pod on a node, and it is published at {each.path}; that pod "
                     "must end first"
@@ -206,9 +210,6 @@ class NodeVolumes:
             return False
         what = f"{volume}: mending {there.path}"
 
-        def answers() -> bool:
-            return self._mounts.answers(there)
-
         def work() -> bool:
             if self._mounts.at(there.path) != there:
                 return False
@@ -218,10 +219,20 @@ class NodeVolumes:
         def with_its_volume() -> bool:
             return self._bounded(("path", there.path), work, _UNTIL_DONE_S, what)
 
-        # by itself: kubelet's calls for the volume are not to wait for a client that neither lives nor dies
-        if self._bounded(("answers", there.path), answers, timeout_s, what):
+        if self.answers(there, timeout_s=timeout_s):
             return False
         return self._bounded(("volume", volume), with_its_volume, timeout_s, what)
+
+    def answers(self, there: Mount, *, timeout_s: float) -> bool:
+        """Whether there is a client behind a mount. kubelet's calls for a volume do not wait for it meanwhile.
+
+        Raises: DeadlineError, InProgressError; VolumeIOError if there is one, and it says something is wrong.
+        """
+
+        def look() -> bool:
+            return self._mounts.answers(there)
+
+        return self._bounded(("answers", there.path), look, timeout_s, f"{there.path}: looking for its client")
 
     def _stage(self, volume: Volume, storage: Storage, staging: str, timeout_s: float) -> None:
         path = self._mounter.mount(storage, timeout_s=timeout_s)

@@ -167,12 +167,18 @@ class Feed:
         self._lock = threading.Lock()
         self._begun = 0
         self._hidden: frozenset[str] | None = None
+        self._bricks: Mapping[str, Brick] = {}
         self._ports: dict[Brick, int] = {}
 
     @property
     def hidden(self) -> frozenset[str] | None:
         """Brick hosts that clients are not told of; None: not known, as before the first call."""
         return self._hidden
+
+    @property
+    def bricks(self) -> Mapping[str, Brick]:
+        """Those that clients are told of, by the names of their translators."""
+        return self._bricks
 
     def begin(self, source: Source) -> None:
         """Serves the volfile for a client that is about to start: without all hosts that are silent now."""
@@ -214,6 +220,8 @@ class Feed:
         )
         pushed = self._server.serve(source.volume, text)
         self._hidden = hidden
+        clients = {xlator.name: brick(xlator) for xlator in volume.xlators if xlator.type == "protocol/client"}
+        self._bricks = {name: where for name, where in clients.items() if where[0] not in hidden}
         return pushed
 
     def _write(self, tls: Tls) -> TlsFiles:
@@ -250,6 +258,11 @@ class Feed:
             before, self._listening = self._listening, None
         if before is not None:
             before[1]()
+
+    def stop(self) -> None:
+        """Serves nobody and listens to nobody, until the next `begin`."""
+        self.rest()
+        self._server.close()
 
     def close(self) -> None:
         """Stops serving and listening. Clients go on with what they have."""

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         run_dir=args.run_dir,
         log_dir=os.path.join(directory, "log"),
         refresh_s=args.refresh,
-        world=World(fresher=files.fresher, tls=files.tls),
+        world=World(fresher=files.fresher, entry=files.entry, tls=files.tls),
     )
     storages = Storages(settings, logger)
     storages.recover()
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=storages.keep, args=(stop,), name="mounts", daemon=True).start()
     server.start()
     logger.info("mounter started", dir=directory, storages=[status.name for status in storages.list()])
     stop.wait()

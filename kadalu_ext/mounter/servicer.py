@@ -43,6 +43,7 @@ class MounterServicer(mounter_pb2_grpc.MounterServicer):
                     path=status.path,
                     reason=status.reason,
                     hidden_hosts=status.hidden_hosts,
+                    down_bricks=status.down_bricks,
                 )
                 for status in self._storages.list()
             ]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from dataclasses import dataclass, field
+from typing import Final
 
+from kadalu_ext import mountinfo
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Places
 from kadalu_ext.mounter.supervisor import Status, Supervisor, World
 from kadalu_ext.storage import Storage, StorageName, check_storage_name
+
+_LOOK_S: Final = 30.0
+_SETTLE_S: Final = 0.3
+"""A node that starts pods has many mounts come and go: so long to wait before the next look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,22 @@ class Storages:
     def mount(self, storage: Storage) -> str:
         """The path of the storage's mount. Raises: what Supervisor.mount raises."""
         return self._supervisor(storage.name).mount(storage)
+
+    def keep(self, stop: threading.Event) -> None:
+        """Sees within a moment when the mount of a storage goes, until `stop` is set. To be run in a thread."""
+        with open(mountinfo.MOUNTINFO, "rb") as changes:
+            poll = select.poll()
+            poll.register(changes, select.POLLERR | select.POLLPRI)  # proc(5)
+            while not stop.is_set():
+                poll.poll(_LOOK_S * 1000)
+                stop.wait(_SETTLE_S)
+                with self._lock:
+                    supervisors = list(self._supervisors.values())
+                for supervisor in supervisors:
+                    try:
+                        supervisor.look()
+                    except Exception:  # no storage's mount would be seen to go any more
+                        self._log.exception("looking at mounts crashed", storage=supervisor.name)
 
     def release(self, name: StorageName) -> None:
         """Takes the storage's mount away. Raises: what Supervisor.release raises."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from kadalu_ext import mountinfo, mounting, mountpoint
+from kadalu_ext.bounded import SideThreads
 from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
 from kadalu_ext.gluster import feed
 from kadalu_ext.gluster.client import SHARED
+from kadalu_ext.gluster.clientvolfile import Brick
 from kadalu_ext.gluster.feed import SETTLE_S, Feed, Listen, Probed, Source
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
-from kadalu_ext.mounter import processes
+from kadalu_ext.mounter import connected, processes
 from kadalu_ext.mounter.client import Client, Places
 from kadalu_ext.storage import Storage, StorageName, from_json, to_json
 
@@ -31,6 +33,15 @@ CALLERS: Final = 64
 """How many calls may wait for one storage, so that they never take the workers of the others."""
 
 
+_PODS: Final = "another is started, and what new pods mount works then; pods that were running must be deleted"
+
+AGAIN_S: Final = 30.0
+"""The longest pause between two tries to start a client in the place of one that ended; the first comes at once."""
+
+_LOOK_S: Final = 1.0
+"""How long a client may take to say which bricks it is connected to."""
+
+
 class State(StrEnum):
     """What has become of a storage."""
 
@@ -41,13 +52,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """A storage as the mounter sees it. `reason` says why it is dead."""
+    """A storage as the mounter sees it. `reason` says why it is dead, and what becomes of it.
+
+    down_bricks: host:path of those that the client has no connection to; hidden hosts' are not among them.
+    """
 
     name: StorageName
     state: State
     path: str
     reason: str
     hidden_hosts: tuple[str, ...]
+    down_bricks: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +73,8 @@ class World:
     probe: Callable[[Source, Volfile, frozenset[str] | None], Probed] = feed.probe
     listen: Listen = SHARED.listen
     fresher: Callable[[Storage], Storage] = lambda storage: storage
+    entry: Callable[[StorageName], Storage | None] = lambda _name: None
+    down: Callable[[str, Mapping[str, Brick]], tuple[str, ...]] = connected.down
     tls: Callable[[Storage], Tls | None] = lambda _storage: None
     start: Callable[[Storage, Places], Client] = Client.start
     find: Callable[[Places], list[tuple[int, int]]] = processes.find
@@ -89,6 +106,13 @@ class Supervisor:
         self._reason = ""
         self._failures = 0
         self._failure: KadaluExtError | None = None
+        self._down: tuple[str, ...] = ()
+        self._threads = SideThreads()
+        self._lives = 0
+        """Counted up with each client, and each end that was asked for: what concerns an earlier one is void."""
+        self._closed = False
+        self._reviving = threading.Lock()
+        self._hurry = threading.Event()
 
     # --- what is asked ----------------------------------------------------------------------------------------------
 
@@ -119,9 +143,12 @@ class Supervisor:
         """
         self._enter()
         try:
-            self._client = self._storage = None
+            client, self._client, self._storage = self._client, None, None
             self._reason = ""
+            self._void()
             self._feed.rest()
+            if client is None or client.ended():
+                self._feed.stop()
             self._unmount()
             self._world.remove(self._places.mount)
             if os.path.exists(self._places.description):
@@ -132,7 +159,8 @@ class Supervisor:
             self._leave()
 
     def recover(self) -> None:
-        """Finds what an earlier mounter left: takes over a client that lives, takes away a mount whose client is dead.
+        """Finds what an earlier mounter left: takes over a client that lives, starts another one for one that is dead,
+        removes a mount point that nobody uses.
 
         Raises: OSError.
         """
@@ -144,10 +172,30 @@ class Supervisor:
         if mount is not None and clients:
             self._watch(Client.adopt(*clients[-1], self._places, mount.device))
             self._log.info("client found again", storage=self.name, pid=clients[-1][0])
-        elif mount is not None:
+            return
+        if mount is not None:
+            self._storage = self._storage or self._world.entry(self.name)
             self._unmount()
-            self._reason = "its client died with the mounter that started it; pods that used it must be restarted"
+            self._reason = f"its client died with the mounter that started it; {_PODS}"
             self._log.error("mount found dead", storage=self.name, path=self._places.mount)
+        if self._storage is not None:
+            threading.Thread(target=self._revive, name=f"revive-{self.name}", daemon=True).start()
+        elif mount is None:
+            try:
+                self._world.remove(self._places.mount)
+            except OSError as error:
+                self._log.warning("mount point of old not removed", path=self._places.mount, reason=str(error))
+
+    def look(self) -> None:
+        """To be called when mounts of this node changed: a mount that is gone under a client that lives is made anew.
+
+        Never waits. Raises: OSError.
+        """
+        client = self._client
+        if client is None or client.ended() or self._working.locked() or self._mounted() or self._client is not client:
+            return
+        self._reason = f"somebody took its mount away; {_PODS}"
+        threading.Thread(target=self._revive, name=f"revive-{self.name}", daemon=True).start()
 
     def status(self) -> Status | None:
         """What has become of the storage; None if nobody wants it. Never waits."""
@@ -161,10 +209,13 @@ class Supervisor:
             path=self._places.mount,
             reason="" if mounted else self._reason,
             hidden_hosts=tuple(sorted(self._feed.hidden or ())),
+            down_bricks=self._down if mounted else (),
         )
 
     def close(self) -> None:
-        """Stops serving volfiles. The client goes on."""
+        """Stops serving volfiles, and starts no client any more. The one that there is goes on."""
+        self._closed = True
+        self._void()
         self._feed.close()
 
     # --- how it is done ---------------------------------------------------------------------------------------------
@@ -239,7 +290,13 @@ class Supervisor:
         while mountinfo.at(self._world.mounts(), self._places.mount) and self._world.unmount(self._places.mount):
             pass
 
+    def _void(self) -> None:
+        self._lives += 1
+        self._hurry.set()
+
     def _watch(self, client: Client) -> None:
+        self._void()
+        self._down = ()
         self._client = client
         threading.Thread(target=self._keep, args=(client,), name=f"keep-{self.name}", daemon=True).start()
 
@@ -250,6 +307,7 @@ class Supervisor:
             try:
                 if self._client is client:
                     self._refresh()
+                    self._look_at_bricks()
                     client.rotate_log()
             except Exception:  # hidden hosts would stay hidden for good
                 self._log.exception("keeping a client crashed", storage=self.name, pid=client.pid)
@@ -257,19 +315,64 @@ class Supervisor:
                 client.wait_end(SETTLE_S)
             ended = client.ended()
         with self._working:
-            if self._client is client or self._client is None:
-                self._feed.rest()
-            if self._client is client:
-                self._reason = f"its client ended: {client.last_words()}; pods that used it must be restarted"
+            lost = self._client is client
+            if lost:
+                self._reason = f"its client ended: {client.last_words()}; {_PODS}"
                 self._log.error("client ended", storage=self.name, pid=client.pid, reason=self._reason)
             else:
                 self._log.info("released client ended", storage=self.name, pid=client.pid)
+                if self._storage is None:
+                    self._feed.stop()
         client.forget()
+        if lost:
+            self._revive()
+
+    def _revive(self) -> None:
+        """Starts another client, again and again, until there is one, or nobody wants the storage any more."""
+        if not self._reviving.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            lives, why, pause = self._lives, self._reason, 0.0
+            while True:
+                self._hurry.clear()
+                if self._lives != lives or self._started_again(why, pause := min(2 * pause or 1.0, AGAIN_S)):
+                    return
+                self._hurry.wait(pause)
+        finally:
+            self._reviving.release()
+
+    def _started_again(self, why: str, next_s: float) -> bool:
+        """True if there is nothing left to do."""
+        with self._working:
+            if self._closed or self._storage is None or self._mounted():
+                return True
+            try:
+                newest = self._world.fresher(self._storage)
+                self._start(newest if newest.volume == self._storage.volume else self._storage)
+            except (KadaluExtError, OSError) as error:
+                self._reason = f"{why}; it cannot be started again: {error}; tried again every {next_s:g} s"
+                self._log.warning("client not started again", storage=self.name, reason=str(error), next_s=next_s)
+                return False
+        self._log.info("client started again", storage=self.name)
+        return True
 
     def _told(self) -> None:
+        self._hurry.set()
         client = self._client
         if client is not None:
             client.wake()
+
+    def _look_at_bricks(self) -> None:
+        def look() -> tuple[str, ...]:
+            return self._world.down(self._places.mount, self._feed.bricks)
+
+        try:
+            down = self._threads.run("bricks", look, timeout_s=_LOOK_S, what="bricks")
+        except (KadaluExtError, OSError):
+            return  # no answer: what was last known stands
+        if down != self._down:
+            self._down = down
+            self._log.info("bricks without a connection", storage=self.name, bricks=down)
 
     def _refresh(self) -> None:
         """Lets the client follow its volume."""

@@ -39,8 +39,6 @@ NEVER = Counter({
 """Announced by no driver of this kind: why each cannot honestly be had."""
 
 NOT_YET = Counter({
-    "NodeGetVolumeHealth not supported": 2,
-    "NodeGetStorageHealth not supported": 1,
     # one of them is about snapshots that are not to be had everywhere, which stays as it is
     "CreateSnapshot not supported": 6,
     "DeleteSnapshot not supported": 3,

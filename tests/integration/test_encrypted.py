@@ -18,7 +18,7 @@ from kadalu_ext.gluster.feed import Source, fetch
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName
-from kadalu_ext.storage import Encryption, Storage, StorageName, tls_key, to_json
+from kadalu_ext.storage import Encryption, Storage, StorageName, tls_key
 from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
 from tests.certificates import Authority
@@ -58,9 +58,7 @@ def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> I
             running_node(tmp_path_factory, SAFE) as node,
         ):
             storages, tls = node.run / "storages", node.run / "tls"
-            storages.mkdir()
             tls.mkdir()
-            (storages / f"{SAFE.name}.json").write_text(to_json(SAFE))
             site = Site(node=node, authority=authority, storages=Storages(str(storages), str(tls)), tls=tls)
             site.give("client")
             yield site

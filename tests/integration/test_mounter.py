@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -23,7 +23,7 @@ from kadalu_ext.api import pluginregistration_pb2 as registration_pb2
 from kadalu_ext.api import pluginregistration_pb2_grpc as registration_pb2_grpc
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName
-from kadalu_ext.storage import Storage, StorageName, to_parameters
+from kadalu_ext.storage import Storage, StorageName, to_json, to_parameters
 from tests.testbed import paths
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
@@ -32,6 +32,7 @@ REFRESH_S = 1
 HOSTS = ("brick1", "brick2", "brick3")
 EXT = Storage(name=StorageName("ext"), hosts=HOSTS, volume="mnt-rep")
 EXT_1 = Storage(name=StorageName("ext-1"), hosts=HOSTS, volume="mnt-dis")
+DEGRADED, DATA_LOSS = csi_pb2.DEGRADED, csi_pb2.DATA_LOSS
 MOUNTED, DEAD = mounter_pb2.StorageStatus.MOUNTED, mounter_pb2.StorageStatus.DEAD
 
 
@@ -157,6 +158,11 @@ class Pv:
         request = csi_pb2.NodeUnstageVolumeRequest(volume_id=self.volume_id, staging_target_path=str(self.staging))
         self.node.csi.NodeUnstageVolume(request, timeout=60, wait_for_ready=True)
 
+    def health(self) -> list[tuple[int, str]]:
+        request = csi_pb2.NodeGetVolumeHealthRequest(volume_id=self.volume_id)
+        reply = self.node.csi.NodeGetVolumeHealth(request, timeout=60, wait_for_ready=True)
+        return [(each.status, each.reason) for each in reply.volume_health.health_statuses]
+
     def stats(self, pod: str) -> csi_pb2.NodeGetVolumeStatsResponse:
         request = csi_pb2.NodeGetVolumeStatsRequest(volume_id=self.volume_id, volume_path=str(self.target(pod)))
         return self.node.csi.NodeGetVolumeStats(request, timeout=60, wait_for_ready=True)
@@ -203,6 +209,22 @@ class Writer:
             self.error = error
 
 
+def is_dead(node: Node, storage: Storage) -> bool:
+    return (status := node.status(storage)) is not None and status.state == DEAD
+
+
+def is_mounted(node: Node, storage: Storage) -> bool:
+    return (status := node.status(storage)) is not None and status.state == MOUNTED
+
+
+def has_another(node: Node, before: set[int]) -> bool:
+    return bool(clients(EXT) - before) and is_mounted(node, EXT)
+
+
+def reason(node: Node, storage: Storage) -> str:
+    return "" if (status := node.status(storage)) is None else status.reason
+
+
 def listens(path: Path) -> bool:
     with grpc.insecure_channel(f"unix:{path}") as channel:
         try:
@@ -243,6 +265,9 @@ def running_node(directories: pytest.TempPathFactory, *storages: Storage) -> Ite
     node = Node(kubelet, run)
     try:
         node.registry.mkdir()
+        (run / "storages").mkdir()
+        for storage in storages:
+            (run / "storages" / f"{storage.name}.json").write_text(to_json(storage))
         node.start_mounter()
         node.start_plugin()
         yield node
@@ -326,18 +351,42 @@ def test_a_silent_host_is_hidden_from_a_start_and_joined_when_it_answers(node: N
     wait_until("writes to reach brick3", reaches_brick3, seconds=60)
 
 
-def test_nothing_is_written_under_a_mount_that_was_lost(node: Node) -> None:
+def test_a_client_that_was_thrown_out_leaves_nothing_to_write_on_and_is_back_when_it_is_let_in(
+    node: Node, volumes: BrickHosts
+) -> None:
     directory = node.mount(EXT)
-    for pid in clients(EXT):
-        os.kill(pid, signal.SIGKILL)
-    wait_until("the mounter to notice", lambda: (s := node.status(EXT)) is not None and s.state == DEAD, seconds=10)
-    with pytest.raises(OSError, match=r".") as lost:
-        (directory / "x").write_text("x")
-    assert lost.value.errno == errno.ENOTCONN
+    volumes.gluster("volume", "set", EXT.volume, "auth.allow", "10.9.9.9")
+    try:
+        wait_until("the client to be thrown out", lambda: is_dead(node, EXT), seconds=60)
+        with pytest.raises(PermissionError):
+            (directory / "x").write_text("x")
+        wait_until("the reason", lambda: "authentication failed" in reason(node, EXT), seconds=60)
+        with pytest.raises(grpc.RpcError, match=r"auth\.allow have this node's address"):
+            node.mount(EXT)
+    finally:
+        volumes.gluster("volume", "reset", EXT.volume, "auth.allow")
+    wait_until("the client to be back by itself", lambda: is_mounted(node, EXT), seconds=60)
+    assert (directory / "here").read_text() == "replicate"
+
+
+def test_a_client_that_was_killed_is_back_by_itself(node: Node) -> None:
+    directory = node.mount(EXT)
+    before = clients(EXT)
+    for _ in range(2):
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until("another client", partial(has_another, node, before), seconds=60)
+        assert (directory / "here").read_text() == "replicate"
+        before = clients(EXT)
+    assert len(before) == 1
+
+
+def test_a_storages_mount_that_somebody_took_away_is_back_by_itself(node: Node) -> None:
+    directory = node.mount(EXT)
     mounting.unmount(str(directory), lazily=True)
-    with pytest.raises(PermissionError):
-        (directory / "x").write_text("x")
-    assert (node.mount(EXT) / "here").read_text() == "replicate"
+    wait_until("another mount", lambda: is_mounted(node, EXT) and directory.is_mount(), seconds=60)
+    wait_until("the client without a mount to end", lambda: len(clients(EXT)) == 1, seconds=60)
+    assert (directory / "here").read_text() == "replicate"
 
 
 def test_a_volume_that_does_not_exist_or_is_stopped_is_named_with_what_to_do(node: Node, volumes: BrickHosts) -> None:
@@ -463,15 +512,127 @@ def test_a_node_plugin_that_is_killed_and_replaced_disturbs_no_pod(node: Node) -
 def test_a_pod_that_starts_after_the_client_died_gets_a_mount_that_works(node: Node) -> None:
     pv = Pv(node, "pv-again")
     pv.stage()
-    pod1 = pv.publish("pod1")
+    pv.publish("pod1")
     for pid in clients(EXT):
         os.kill(pid, signal.SIGKILL)
-    (pv.publish("pod2") / "x").write_text("x")
-    with pytest.raises(OSError, match="not connected"):
-        os.listdir(pod1)
+    retried(lambda: (pv.publish("pod2") / "x").write_text("x"))
     for pod in ("pod1", "pod2"):
-        pv.unpublish(pod)
+        retried(partial(pv.unpublish, pod))
+    retried(pv.unstage)
+
+
+def retried(call: Callable[[], object]) -> None:
+    """Until it is not refused because the plugin itself is at work on the volume, as kubelet does."""
+
+    def done() -> bool:
+        try:
+            call()
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE):
+                raise
+            return False
+        return True
+
+    wait_until("a call to be taken", done, seconds=60)
+
+
+class Container:
+    """A process with a mount namespace of its own, which a volume was mounted in before it began, as runc does."""
+
+    def __init__(self, source: Path, there: Path) -> None:
+        there.mkdir()
+        script = 'mount --bind "$0" "$1" && echo ready && exec cat'
+        words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(source), str(there)]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None and self._process.stdout.readline() == b"ready\n"
+        self._there = there
+
+    def has_the_volume(self) -> bool:
+        seen = Path(f"/proc/{self._process.pid}/root{self._there}/hello")
+        try:
+            return seen.read_text() == "hello"
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def test_mounts_of_pods_whose_client_died_are_mended_and_what_cannot_be_is_told(node: Node, tmp_path: Path) -> None:
+    pv = Pv(node, "pv-mend")
+    pv.stage()
+    target, read_only = pv.publish("pod1"), pv.publish("pod2", readonly=True)
+    (target / "hello").write_text("hello")
+    assert not pv.stats("pod1").volume_condition.abnormal
+    sub_path = node.kubelet / "pods/pod1/volume-subpaths/pv/c/0"
+    sub_path.parent.mkdir(parents=True)
+    sub_path.touch()
+    mounting.bind(str(target / "hello"), str(sub_path))
+    container = Container(target, tmp_path / "data")
+    try:
+        assert container.has_the_volume()
+        for pid in clients(EXT):
+            os.kill(pid, signal.SIGKILL)
+        wait_until("the client's end to be told", lambda: pv.health() != [], seconds=60)
+        for path in (target, read_only):
+            wait_until(f"{path} to be mended", partial(answers, path / "hello"), seconds=60)
+        wait_until("the subPath to be mended", lambda: answers(sub_path), seconds=60)
+        with pytest.raises(OSError, match="Read-only"):
+            (read_only / "no").write_text("x")
+        assert not container.has_the_volume()
+        wait_until("all to be told", lambda: pv.health() == [(DEGRADED, "ClientReplaced")], seconds=60)
+        assert pv.stats("pod1").volume_condition.message.startswith("ClientReplaced: ")
+    finally:
+        container.end()
+    wait_until("nothing to be told any more", lambda: pv.health() == [], seconds=60)
+    assert not pv.stats("pod1").volume_condition.abnormal
+    mounting.unmount(str(sub_path))
+    for pod in ("pod1", "pod2"):
+        retried(partial(pv.unpublish, pod))
+    retried(pv.unstage)
+
+
+def answers(path: Path) -> bool:
+    try:
+        return path.read_text() == "hello"
+    except OSError:
+        return False
+
+
+def test_a_brick_that_is_down_and_a_directory_that_is_gone_are_told(node: Node, volumes: BrickHosts) -> None:
+    pv = Pv(node, "pv-health")
+    pv.stage()
+    pv.publish("pod1")
+    host = volumes.host("brick3")
+    pid = host.run(["pgrep", "-f", f"glusterfsd.*{EXT.volume}"]).stdout.split()[0]
+    host.run(["kill", "-9", pid])
+    wait_until("the brick to be told of", lambda: (DEGRADED, "BrickDown") in pv.health(), seconds=60)
+    message = pv.stats("pod1").volume_condition.message
+    assert f"brick3:/bricks/{EXT.volume}" in message and "gluster volume start" in message
+    reply = node.csi.NodeGetStorageHealth(csi_pb2.NodeGetStorageHealthRequest(), timeout=60, wait_for_ready=True)
+    assert [each.reason for each in reply.backend_health] == ["BrickDown"]
+    volumes.gluster("volume", "start", EXT.volume, "force")
+    volumes.wait_online(EXT.volume)
+    wait_until("nothing to be told", lambda: pv.health() == [], seconds=60)
+    pv.on_volume.rmdir()
+    wait_until("the loss to be told of", lambda: (DATA_LOSS, "DirectoryGone") in pv.health(), seconds=60)
+    assert "restore from a backup" in pv.stats("pod1").volume_condition.message
+    pv.unpublish("pod1")
     pv.unstage()
+    with pytest.raises(grpc.RpcError, match="is not mounted on this node"):
+        pv.health()
+
+
+def test_a_storage_that_was_deleted_and_that_no_pod_uses_is_let_go(node: Node) -> None:
+    gone = Storage(name=StorageName("ext-gone"), hosts=HOSTS, volume=EXT.volume)
+    pv = Pv(node, "pv-last", gone)
+    pv.stage()
+    assert clients(gone)
+    pv.unstage()
+    wait_until("its client to end", lambda: not clients(gone), seconds=120)
+    wait_until("it to be forgotten", lambda: node.status(gone) is None, seconds=60)
+    assert not (node.plugin / "mounts/ext-gone").exists()
 
 
 def test_kubelet_finds_the_plugin_by_its_registration_socket(node: Node) -> None:

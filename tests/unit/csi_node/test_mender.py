@@ -92,6 +92,9 @@ def test_every_mount_of_a_client_that_died_is_replaced_once_there_is_another(bed
 
 def test_a_client_that_lives_though_another_has_come_keeps_its_pods(bed: Bed) -> None:
     del bed.mounts.mounted[MAIN]
+    bed.mounter.known.clear()
+    bed.look()
+    assert not bed.mounter.known, "and is not asked for"
     bed.mounter.mount(EXT, timeout_s=1)
     bed.look()
     assert bed.devices() == {101}

@@ -19,7 +19,7 @@ from kadalu_ext.mounter.client import Client, Places
 from kadalu_ext.mounter.storages import Settings, Storages
 from kadalu_ext.mounter.supervisor import CALLERS, State, Status, Supervisor, World
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
-from kadalu_ext.storage import Storage, StorageName
+from kadalu_ext.storage import Storage, StorageName, to_json
 from tests.unit.gluster.fake_hosts import FakeHosts
 
 EXT = Storage(name=StorageName("ext"), hosts=("h1", "h2"), volume="vol")
@@ -75,6 +75,8 @@ class FakeGluster:
     found: list[tuple[int, int]] = field(default_factory=list)
     looked: threading.Event = field(default_factory=threading.Event)
     hosts: FakeHosts = field(default_factory=FakeHosts)
+    removed: list[str] = field(default_factory=list)
+    down: tuple[str, ...] = ()
 
     def world(self) -> World:
         return World(
@@ -86,7 +88,8 @@ class FakeGluster:
             mounts=self.mounts,
             unmount=lambda path: self.mounted.pop(path, None) is not None,
             prepare=lambda path: True,
-            remove=lambda path: None,
+            remove=self.removed.append,
+            down=lambda path, bricks: self.down,
         )
 
     def probe(self, source: Source, _volume: Volfile, among: frozenset[str] | None) -> Probed:
@@ -168,6 +171,7 @@ def test_a_second_mount_of_a_storage_starts_no_second_client(storages: Storages,
 
 def test_ext_and_ext_1_never_take_each_others_mount(storages: Storages, gluster: FakeGluster) -> None:
     assert storages.mount(EXT_1) != storages.mount(EXT)
+    gluster.unreachable = "no host answers"
     gluster.started[0].die()
     wait_for(lambda: status(storages, "ext-1").state is State.DEAD)
     assert status(storages, "ext").state is State.MOUNTED
@@ -177,10 +181,64 @@ def test_ext_and_ext_1_never_take_each_others_mount(storages: Storages, gluster:
 
 def test_a_mount_whose_client_died_is_taken_away_and_made_anew(storages: Storages, gluster: FakeGluster) -> None:
     storages.mount(EXT)
+    gluster.unreachable = "no host answers"
     gluster.started[0].die()
-    wait_for(lambda: "out of memory" in status(storages).reason)
+    wait_for(lambda: "it cannot be started again: no host answers" in status(storages).reason)
+    assert status(storages).state is State.DEAD and "out of memory" in status(storages).reason
+    gluster.unreachable = ""
     storages.mount(EXT)
     assert gluster.mounted == {gluster.started[1].places.mount: 2}
+
+
+def test_a_client_that_died_is_started_again_by_itself(storages: Storages, gluster: FakeGluster) -> None:
+    path = storages.mount(EXT)
+    for life in (1, 2):
+        gluster.started[-1].die()
+        wait_for(lambda life=life: gluster.mounted == {path: life + 1})
+        wait_for(lambda: status(storages).state is State.MOUNTED)
+
+
+def test_a_client_that_could_not_be_started_again_is_as_soon_as_glusterd_tells_of_a_change(
+    storages: Storages, gluster: FakeGluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storages.mount(EXT)
+    wait_for(gluster.hosts.hosts)
+    monkeypatch.setattr("kadalu_ext.mounter.supervisor.AGAIN_S", 3600)
+    gluster.not_ready = "authentication failed"
+    gluster.started[0].die()
+    wait_for(lambda: "tried again" in status(storages).reason)
+    gluster.not_ready = ""
+    gluster.hosts.tell()
+    wait_for(lambda: status(storages).state is State.MOUNTED)
+
+
+def test_a_storage_that_was_released_while_its_client_was_dead_is_left_alone(
+    storages: Storages, gluster: FakeGluster
+) -> None:
+    storages.mount(EXT)
+    gluster.unreachable = "no host answers"
+    gluster.started[0].die()
+    wait_for(lambda: "tried again" in status(storages).reason)
+    storages.release(EXT.name)
+    supervisor = storages._supervisors[EXT.name]
+    wait_for(lambda: not supervisor._reviving.locked())
+    assert storages.list() == [] and gluster.hosts.hosts() == []
+
+
+def test_a_mount_that_somebody_took_away_is_made_anew_by_itself(storages: Storages, gluster: FakeGluster) -> None:
+    path = storages.mount(EXT)
+    del gluster.mounted[path]
+    storages._supervisors[EXT.name].look()
+    wait_for(lambda: gluster.mounted == {path: 2})
+    assert not gluster.killed
+
+
+def test_bricks_that_the_client_has_no_connection_to_are_named(storages: Storages, gluster: FakeGluster) -> None:
+    storages.mount(EXT)
+    gluster.down = ("h2:/b",)
+    wait_for(lambda: status(storages).down_bricks == ("h2:/b",))
+    gluster.down = ()
+    wait_for(lambda: status(storages).down_bricks == ())
 
 
 def test_a_mount_that_somebody_took_away_is_made_anew_and_the_living_client_not_killed(
@@ -303,7 +361,9 @@ def test_a_storage_keeps_its_volume_for_life(storages: Storages) -> None:
 
 
 def test_a_mounter_that_was_killed_finds_its_client_again(settings: Settings, gluster: FakeGluster) -> None:
-    path = Storages(settings, Logger("before")).mount(EXT)
+    before = Storages(settings, Logger("before"))
+    path = before.mount(EXT)
+    before.close()
     os.makedirs(path)
     client = gluster.started[0]
     gluster.found = [(client.pid, os.dup(client._pidfd))]
@@ -312,7 +372,9 @@ def test_a_mounter_that_was_killed_finds_its_client_again(settings: Settings, gl
     assert status(later).state is State.MOUNTED
     assert later.mount(EXT) == path and len(gluster.started) == 1
     client.die()
-    wait_for(lambda: status(later).state is State.DEAD)
+    wait_for(lambda: len(gluster.started) == 2)
+    gluster.started[1].die()
+    later.close()
 
 
 def test_a_mount_whose_client_died_with_the_mounter_is_taken_away(settings: Settings, gluster: FakeGluster) -> None:
@@ -322,7 +384,34 @@ def test_a_mount_whose_client_died_with_the_mounter_is_taken_away(settings: Sett
     storages = Storages(settings, Logger("after"))
     storages.recover()
     assert gluster.mounted == {}
-    assert "must be restarted" in status(storages).reason
+    assert "pods that were running must be deleted" in status(storages).reason
+
+
+@pytest.mark.parametrize("described", ["by the mounter before", "by the ConfigMap"])
+def test_a_storage_whose_client_died_with_the_mounter_is_mounted_again(
+    settings: Settings, gluster: FakeGluster, described: str
+) -> None:
+    path = os.path.join(settings.mounts_dir, "ext")
+    os.makedirs(path)
+    gluster.mounted[path] = 5
+    world = settings.world
+    if described == "by the ConfigMap":
+        world = replace(world, entry=lambda name: EXT if name == "ext" else None)
+    else:
+        (Path(settings.run_dir) / "ext.json").write_text(to_json(EXT))
+    storages = Storages(replace(settings, world=world), Logger("after"))
+    storages.recover()
+    wait_for(lambda: gluster.mounted == {path: 1})
+    gluster.unreachable = "over"
+    gluster.started[0].die()
+    storages.close()
+
+
+def test_a_mount_point_that_is_left_of_old_is_removed(settings: Settings, gluster: FakeGluster) -> None:
+    path = os.path.join(settings.mounts_dir, "ext")
+    os.makedirs(path)
+    Storages(settings, Logger("after a reboot")).recover()
+    assert gluster.removed == [path] and not gluster.started
 
 
 def test_hosts_that_change_while_a_storage_is_mounted_are_the_ones_that_are_asked(
