@@ -12,10 +12,6 @@ from typing import Final
 
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2_grpc
-from kadalu_ext.csi.canaries import Canaries
-from kadalu_ext.csi.clients import Clients
-from kadalu_ext.csi.connection import GlusterConnector
-from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.identity import Identity
 from kadalu_ext.csi.pools import Pools
 from kadalu_ext.storages import Storages
@@ -59,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
 
 def controller(args: argparse.Namespace) -> int:
     """Serves Identity and Controller until a signal comes."""
+    from kadalu_ext.csi.canaries import Canaries  # the node plugin, on every node, has no need of them
+    from kadalu_ext.csi.clients import Clients
+    from kadalu_ext.csi.connection import GlusterConnector
+    from kadalu_ext.csi.controller import Controller
+
     logger = log.Logger("csi-controller")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

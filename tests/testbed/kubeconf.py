@@ -287,6 +287,9 @@ def kubelet_json(layout: Layout, cgroup: str) -> str:
             # The disk is the machine's: images and pods are not to be thrown out because it is full of other things.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {},
+            # What a CSI driver says of a volume's health becomes an event of the pod, and soon.
+            "featureGates": {"CSIVolumeHealth": True},
+            "volumeStatsAggPeriod": "10s",
         }
     )
 
