@@ -80,7 +80,7 @@ class Mender:
         mains = storage_mounts(table)
         stale: dict[str, list[Mount]] = {}
         for path in shown:
-            top = self._mounts.at(path)
+            top = mountinfo.at(table, path)
             if top is not None and ((main := mains.get(top.source)) is None or main.device != top.device):
                 stale.setdefault(top.source, []).append(top)
         for source, tops in stale.items():

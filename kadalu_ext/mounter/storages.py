@@ -80,13 +80,18 @@ class Storages:
             while not stop.is_set():
                 poll.poll(_LOOK_S * 1000)
                 stop.wait(_SETTLE_S)
-                with self._lock:
-                    supervisors = list(self._supervisors.values())
-                for supervisor in supervisors:
-                    try:
-                        supervisor.look()
-                    except Exception:  # no storage's mount would be seen to go any more
-                        self._log.exception("looking at mounts crashed", storage=supervisor.name)
+                try:
+                    self.look()
+                except Exception:  # no storage's mount would be seen to go any more
+                    self._log.exception("looking at mounts crashed")
+
+    def look(self) -> None:
+        """Once. Raises: OSError."""
+        mounts = self._settings.world.mounts()
+        with self._lock:
+            supervisors = list(self._supervisors.values())
+        for supervisor in supervisors:
+            supervisor.look(mounts)
 
     def release(self, name: StorageName) -> None:
         """Takes the storage's mount away. Raises: what Supervisor.release raises."""

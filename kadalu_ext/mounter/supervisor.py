@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -186,13 +186,13 @@ class Supervisor:
             except OSError as error:
                 self._log.warning("mount point of old not removed", path=self._places.mount, reason=str(error))
 
-    def look(self) -> None:
-        """To be called when mounts of this node changed: a mount that is gone under a client that lives is made anew.
+    def look(self, mounts: Collection[mountinfo.Mount]) -> None:
+        """To be called when `mounts` of this node changed: one that is gone under a client that lives is made anew.
 
-        Never waits. Raises: OSError.
+        Never waits.
         """
         client = self._client
-        if client is None or client.ended() or self._working.locked() or self._mounted() or self._client is not client:
+        if client is None or client.ended() or self._working.locked() or self._shows(mounts, client):
             return
         self._reason = f"somebody took its mount away; {_PODS}"
         threading.Thread(target=self._revive, name=f"revive-{self.name}", daemon=True).start()
@@ -259,9 +259,10 @@ class Supervisor:
 
     def _mounted(self) -> bool:
         client = self._client
-        if client is None or client.ended():
-            return False
-        mount = mountinfo.at(self._world.mounts(), self._places.mount)
+        return client is not None and not client.ended() and self._shows(self._world.mounts(), client)
+
+    def _shows(self, mounts: Collection[mountinfo.Mount], client: Client) -> bool:
+        mount = mountinfo.at(mounts, self._places.mount)
         return mount is not None and mount.device == client.device
 
     def _start(self, storage: Storage) -> None:

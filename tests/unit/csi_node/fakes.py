@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from dataclasses import dataclass, field
 
@@ -15,9 +16,12 @@ KUBELET = "/var/lib/kubelet"
 STATVFS = os.statvfs_result((4096, 4096, 16384, 8192, 8192, 100, 60, 60, 0, 255))
 
 
+_IDS = itertools.count(1)
+
+
 def mount(path: str, *, device: int, root: str, source: str, options: frozenset[str] = frozenset({"nosuid"})) -> Mount:
     return Mount(
-        mount_id=0,
+        mount_id=next(_IDS),
         parent_id=0,
         device=device,
         root=root,

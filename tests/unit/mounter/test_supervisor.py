@@ -228,7 +228,7 @@ def test_a_storage_that_was_released_while_its_client_was_dead_is_left_alone(
 def test_a_mount_that_somebody_took_away_is_made_anew_by_itself(storages: Storages, gluster: FakeGluster) -> None:
     path = storages.mount(EXT)
     del gluster.mounted[path]
-    storages._supervisors[EXT.name].look()
+    storages.look()
     wait_for(lambda: gluster.mounted == {path: 2})
     assert not gluster.killed
 
