@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -622,6 +623,32 @@ def test_a_brick_that_is_down_and_a_directory_that_is_gone_are_told(node: Node, 
     pv.unstage()
     with pytest.raises(grpc.RpcError, match="is not mounted on this node"):
         pv.health()
+
+
+def test_a_node_that_was_rebooted_goes_on_with_what_is_left_on_its_disk(node: Node) -> None:
+    pv, other = Pv(node, "pv-reboot"), Pv(node, "pv-not-back")
+    for each in (pv, other):
+        each.stage()
+        (each.publish("pod1") / "kept").write_text("kept")
+    for name in ("csi", "mounter"):
+        node.kill(name)
+    for pid in clients(EXT) | clients(EXT_1):
+        os.kill(pid, signal.SIGKILL)
+    for mount in reversed([each for each in mountinfo.read() if each.path.startswith(f"{node.kubelet}/")]):
+        mounting.unmount(mount.path, lazily=True)
+    shutil.rmtree(node.run / "volfiles")
+    assert pv.target("pod1").is_dir() and (node.plugin / "mounts/ext").is_dir() and (node.plugin / "csi.sock").exists()
+    node.start_mounter()
+    node.start_plugin()
+    assert not (node.plugin / "mounts/ext").exists(), "nobody uses it yet"
+    retried(partial(other.unpublish, "pod1"))
+    retried(other.unstage)
+    retried(pv.stage)
+    retried(partial(pv.publish, "pod1"))
+    assert (pv.target("pod1") / "kept").read_text() == "kept"
+    assert not other.target("pod1").exists()
+    pv.unpublish("pod1")
+    pv.unstage()
 
 
 def test_a_storage_that_was_deleted_and_that_no_pod_uses_is_let_go(node: Node) -> None:
