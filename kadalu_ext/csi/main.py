@@ -13,7 +13,6 @@ from typing import Final
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2_grpc
 from kadalu_ext.csi.identity import Identity
-from kadalu_ext.csi.pools import Pools
 from kadalu_ext.storages import Storages
 
 RPC_THREADS: Final = 128
@@ -59,6 +58,7 @@ def controller(args: argparse.Namespace) -> int:
     from kadalu_ext.csi.clients import Clients
     from kadalu_ext.csi.connection import GlusterConnector
     from kadalu_ext.csi.controller import Controller
+    from kadalu_ext.csi.pools import Pools
 
     logger = log.Logger("csi-controller")
     stop = threading.Event()

@@ -17,7 +17,7 @@ from kadalu_ext import mountinfo
 from kadalu_ext.csi.mounterclient import StorageMounter
 from kadalu_ext.csi.nodevolumes import MountTable, NodeVolumes, storage_mounts, volume_of
 from kadalu_ext.csi.replaced import Replaced
-from kadalu_ext.errors import KadaluExtError
+from kadalu_ext.errors import InProgressError, KadaluExtError
 from kadalu_ext.log import Logger
 from kadalu_ext.mountinfo import Mount
 from kadalu_ext.storage import StorageName, mount_source
@@ -113,6 +113,8 @@ class Mender:
             if self._volumes.mend(there, main, timeout_s=_MEND_S):
                 self._replaced.note(there.path, connection)
                 self._log.warning("mount of a client that died replaced", volume_id=str(volume), path=there.path)
+        except InProgressError:
+            pass  # kubelet's call for it, or an earlier look of ours
         except KadaluExtError as error:
             self._tell("mount not mended", there.path, str(error))
 
