@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kadalu_ext.storage import Storage, StorageName
-from tests.e2e.story import SLOW_MACHINE_S, STORAGE, Story, claim_manifest, condition
+from tests.e2e.story import NAMESPACE, SLOW_MACHINE_S, STORAGE, Story, claim_manifest, condition
 from tests.integration.test_mounter import clients
 from tests.testbed import image, progress
 
@@ -105,6 +105,21 @@ def test_a_container_that_is_started_again_in_its_pod_works_after_the_client_die
             os.kill(pid, signal.SIGKILL)
         installed.wait("the container to be another", lambda: restart(installed, "restarted"))
         assert installed.in_pod("restarted", "cat", "/data/file") == "kept"
+
+
+def test_a_mounter_that_was_replaced_mounts_what_the_nodes_pods_have(installed: Story) -> None:
+    storage = Storage(name=StorageName(STORAGE), hosts=("brick1",), volume="-")
+    with claimed(installed, "replaced"):
+        run(installed, "survivor", "replaced")
+        installed.in_pod("survivor", "sh", "-c", "echo kept > /data/file && sync")
+        before = clients(storage)
+        installed.kube.kubectl("delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=mounter")
+        installed.wait("the clients to end with their pod", lambda: not before & clients(storage))
+        installed.wait("another client, though nobody stages anything", lambda: clients(storage))
+        installed.wait("kubelet to say so at the pod", lambda: told_of_replacement(installed, "survivor"))
+        installed.kube.kubectl("delete", "pod", "survivor")
+        run(installed, "survivor", "replaced")
+        assert installed.in_pod("survivor", "cat", "/data/file") == "kept"
 
 
 def processes(word: str) -> list[int]:
