@@ -42,6 +42,8 @@ MAX_SIZE_BYTES: Final = (1 << 63) - 1
 CANARY: Final = PvName("kadalu-canary")
 """Reserved: a PV that nobody mounts. The CSI controller changes its size over and over, and the operator looks whether
 every brick follows."""
+SNAPSHOT_PREFIX: Final = "snapshot."
+"""Reserved: begins the directory's name of every snapshot, so that no volume_id is one of a snapshot."""
 MAX_NAME_BYTES: Final = 200
 """A PV's name; room is left below the file system's 255 for `.<pv>.new` and `<pv>.<suffix>`."""
 
@@ -87,6 +89,16 @@ def check_pv_name(name: str) -> PvName:
             "'.', '_' and '-', beginning with a letter, digit or '_'"
         )
     return PvName(name)
+
+
+def snapshot_name(name: str) -> PvName:
+    """The directory's name of the snapshot `name`. Raises: PvNameError."""
+    return check_pv_name(f"{SNAPSHOT_PREFIX}{name}")
+
+
+def is_snapshot(name: str) -> bool:
+    """Whether a directory's name is a snapshot's."""
+    return name.startswith(SNAPSHOT_PREFIX)
 
 
 def staging_name(name: PvName) -> str:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Final, NewType, Self, TypeVar
 
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.record import CANARY, PvName, check_pv_name
+from kadalu_ext.record import CANARY, SNAPSHOT_PREFIX, PvName, check_pv_name, is_snapshot
 
 StorageName = NewType("StorageName", str)
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
@@ -386,4 +386,14 @@ def parse_volume_id(text: str) -> tuple[StorageName, PvName]:
         raise InvalidInputError(f"volume_id: {text[:80]!r} is not <storage>/<pv>")
     if name == CANARY:
         raise InvalidInputError(f"volume_id: {CANARY} is reserved, and is no volume")
+    if is_snapshot(name):
+        raise InvalidInputError(f"volume_id: {text[:80]!r} is a snapshot, and no volume")
+    return check_storage_name(storage), check_pv_name(name)
+
+
+def parse_snapshot_id(text: str) -> tuple[StorageName, PvName]:
+    """The parts of a snapshot_id, `<storage>/snapshot.<name>`. Raises: InvalidInputError."""
+    storage, slash, name = text.partition("/")
+    if not slash or not is_snapshot(name):
+        raise InvalidInputError(f"snapshot_id: {text[:80]!r} is not <storage>/{SNAPSHOT_PREFIX}<name>")
     return check_storage_name(storage), check_pv_name(name)

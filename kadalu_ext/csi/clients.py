@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from kadalu_ext.csi.filling import Filler, Taken
 from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
-from kadalu_ext.errors import DeadlineError, InProgressError, InvalidInputError, KadaluExtError
+from kadalu_ext.errors import DeadlineError, InProgressError, InvalidInputError, KadaluExtError, NotFoundError
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
@@ -34,6 +35,9 @@ NOT_OF_WHOLE_VOLUMES: Final = "they are neither expanded, copied, listed nor enf
 _FACTS_S: Final = 1.0
 """For so long glusterd's word is good: a brick that was replaced a second ago may not be asked yet."""
 
+_SNAPSHOT_S: Final = 5.0
+"""For so long a caller waits for its snapshot to be whole, which small ones are; then it hears that it is not ready."""
+
 _DIAGNOSIS_S: Final = 2.5
 """What is kept of a caller's time to find out, when there is no answer, which brick is silent."""
 
@@ -46,13 +50,20 @@ class _Connected:
     bricks: Bricks
     volumes: Volumes
     trash: TrashCollector
+    filler: Filler
 
 
 class StorageClient:
     """Calls on one storage, each bounded. Thread-safe; opens what it needs at its first call."""
 
     def __init__(
-        self, storage: Storage, *, connector: Connector, log: Logger, promises: dict[str, Promises] | None = None
+        self,
+        storage: Storage,
+        *,
+        connector: Connector,
+        log: Logger,
+        promises: dict[str, Promises] | None = None,
+        taken: dict[str, Taken] | None = None,
     ) -> None:
         self.storage = storage
         """May be replaced at any time: the next call uses it."""
@@ -66,6 +77,8 @@ class StorageClient:
         self._found: Volumes | KadaluExtError | None = None
         self._promises = {} if promises is None else promises
         """By volume_id: they outlive connections, and storages may share a volume."""
+        self._taken = {} if taken is None else taken
+        """Likewise."""
         self._lock = threading.Lock()
         self._in_flight: dict[PvName, float] = {}
         self._last_failure = ""
@@ -75,8 +88,9 @@ class StorageClient:
     def create(self, record: QuotaRecord, *, timeout_s: float) -> None:
         """The PV exists, and, if the storage wants that, every brick that is up was seen to enforce its limits.
 
-        Idempotent. `record` says what it is.
-        Raises: what Volumes.make and Volumes.wait_enforced do; InProgressError; DeadlineError; what Connector does.
+        If it is a copy it is whole. Idempotent. `record` says what it is.
+        Raises: what Volumes.make, Volumes.wait_enforced and Filler.fill do; InProgressError; DeadlineError; what
+        Connector does. Of a copy whose source is gone nothing is left.
         """
 
         def make(volumes: Volumes) -> tuple[Volumes, Gfid]:
@@ -84,8 +98,52 @@ class StorageClient:
 
         started = time.monotonic()
         with self._working(record.name, make, timeout_s) as (volumes, gfid):
+            deadline = started + self._patience(timeout_s)
             if self.storage.quota is Quota.REQUIRED:
-                volumes.wait_enforced(record, gfid, deadline=started + self._patience(timeout_s))
+                volumes.wait_enforced(record, gfid, deadline=deadline)
+            if record.source is not None:
+                self._fill(volumes, record, deadline)
+
+    def snapshot(self, name: PvName, source: PvName, *, timeout_s: float) -> QuotaRecord:
+        """The snapshot's record: it is enforced as a PV is, and perhaps still `filling`. Idempotent.
+
+        Raises: ConflictError if there is one of another source; as `create`, but for InProgressError with a progress.
+        """
+
+        def make(volumes: Volumes) -> tuple[Volumes, QuotaRecord, Gfid]:
+            return volumes, *volumes.snapshot(name, source, overcommit=self.storage.overcommit)
+
+        started = time.monotonic()
+        with self._working(name, make, timeout_s) as (volumes, record, gfid):
+            deadline = started + self._patience(timeout_s)
+            if self.storage.quota is Quota.REQUIRED:
+                volumes.wait_enforced(record, gfid, deadline=deadline)
+            if not record.filling:
+                return record
+            try:
+                self._fill(volumes, record, min(deadline, time.monotonic() + _SNAPSHOT_S))
+            except InProgressError:
+                return record
+            return replace(record, filling=False)
+
+    def _fill(self, volumes: Volumes, record: QuotaRecord, deadline: float) -> None:
+        now = volumes.record(record.name)
+        if now is None or not now.filling or self._connected is None:
+            return
+        try:
+            self._connected.filler.fill(now, timeout_s=max(0.0, deadline - time.monotonic()))
+        except NotFoundError:
+            # The caller takes that for the end of it, and never deletes what it did not get.
+            self._delete(volumes, record.name)
+            raise
+
+    def remove(self, name: PvName, *, timeout_s: float) -> None:
+        """The snapshot is gone, whatever becomes of deleted PVs; its files are being removed. Idempotent.
+
+        Raises: as `create`.
+        """
+        with self._working(name, lambda volumes: self._delete(volumes, name), timeout_s):
+            pass
 
     def delete(self, name: PvName, *, timeout_s: float) -> None:
         """The PV is gone, and its files are being removed or are archived, as the storage says. Idempotent.
@@ -96,6 +154,7 @@ class StorageClient:
 
         def work(volumes: Volumes) -> None:
             if reclaim is ReclaimPolicy.ARCHIVE:
+                self._leave_alone(name)
                 volumes.archive(name)
             elif reclaim is ReclaimPolicy.DELETE:
                 self._delete(volumes, name)
@@ -103,7 +162,14 @@ class StorageClient:
         with self._working(name, work, timeout_s):
             pass
 
+    def _leave_alone(self, name: PvName) -> None:
+        """Nobody copies it, or to it, when this returns. Raises: InProgressError if somebody does, and goes on."""
+        if self._connected is not None:
+            self._connected.filler.check_unused(name)
+            self._connected.filler.stop(name)
+
     def _delete(self, volumes: Volumes, name: PvName) -> None:
+        self._leave_alone(name)
         volumes.delete(name)
         if self._connected is not None:
             self._connected.trash.wake()
@@ -271,13 +337,22 @@ class StorageClient:
         volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises)
         trash = TrashCollector(store, storage=storage.name, log=self._log)
         trash.start()
-        return _Connected(storage=storage, facts=facts, store=store, bricks=bricks, volumes=volumes, trash=trash)
+        taken = self._taken.setdefault(facts.volume_id, Taken())
+        filler = Filler(
+            volumes,
+            storage=storage.name,
+            log=self._log,
+            taken=taken,
+            enforced=lambda: self.storage.quota is Quota.REQUIRED,
+        )
+        filler.start()
+        return _Connected(
+            storage=storage, facts=facts, store=store, bricks=bricks, volumes=volumes, trash=trash, filler=filler
+        )
 
     def _with_bricks(self, old: _Connected, facts: VolumeFacts) -> _Connected:
         bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(old.storage, facts), reserve=facts.reserve)
-        return _Connected(
-            storage=old.storage, facts=facts, store=old.store, bricks=bricks, volumes=old.volumes, trash=old.trash
-        )
+        return replace(old, facts=facts, bricks=bricks)
 
     def _retire(self, old: _Connected, new: _Connected) -> None:
         # Whoever waits for the bricks through the old connection goes on with the new bricks.
@@ -285,6 +360,7 @@ class StorageClient:
         old.bricks.probe.close()
         if old.store is not new.store:
             old.trash.stop()
+            old.filler.close()
             old.store.close()
 
     def close(self) -> None:
@@ -292,6 +368,7 @@ class StorageClient:
         self._executor.shutdown(wait=False, cancel_futures=True)
         if (old := self._connected) is not None:
             old.trash.stop()
+            old.filler.close()
             old.bricks.probe.close()
             old.store.close()
 
@@ -305,6 +382,7 @@ class Clients:
         self._lock = threading.Lock()
         self._clients: dict[StorageName, StorageClient] = {}
         self._promises: dict[str, Promises] = {}
+        self._taken: dict[str, Taken] = {}
 
     def of(self, storage: Storage) -> StorageClient:
         """The storage's client, which from now on uses what `storage` says.
@@ -316,7 +394,9 @@ class Clients:
         with self._lock:
             client = self._clients.get(storage.name)
             if client is None:
-                client = StorageClient(storage, connector=self._connector, log=self._log, promises=self._promises)
+                client = StorageClient(
+                    storage, connector=self._connector, log=self._log, promises=self._promises, taken=self._taken
+                )
                 self._clients[storage.name] = client
             client.storage = storage
             return client

@@ -19,6 +19,7 @@ from kadalu_ext.csi.pools import PoolClient, Pools
 from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.csi.wholevolumes import Wanted
+from kadalu_ext.csi.snapshots import Snapshots
 from kadalu_ext.errors import (
     BricksDownError,
     CapacityError,
@@ -45,7 +46,7 @@ _Rpc = csi_pb2.ControllerServiceCapability.RPC
 _CAPABILITIES: Final = (
     _Rpc.CREATE_DELETE_VOLUME, _Rpc.EXPAND_VOLUME, _Rpc.MODIFY_VOLUME, _Rpc.LIST_VOLUMES, _Rpc.GET_VOLUME,
     _Rpc.GET_CAPACITY, _Rpc.VOLUME_CONDITION, _Rpc.GET_VOLUME_HEALTH, _Rpc.LIST_VOLUME_HEALTH,
-    _Rpc.SINGLE_NODE_MULTI_WRITER,
+    _Rpc.SINGLE_NODE_MULTI_WRITER, _Rpc.CLONE_VOLUME, _Rpc.CREATE_DELETE_SNAPSHOT, _Rpc.LIST_SNAPSHOTS,
 )  # fmt: skip
 
 
@@ -57,6 +58,7 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         self._clients = clients
         self._pools = pools
         self._listing = Listing(storages=storages, clients=clients, pools=pools)
+        self._snapshots = Snapshots(storages=storages, clients=clients, client=self._client)
 
     def ControllerGetCapabilities(
         self, request: csi_pb2.ControllerGetCapabilitiesRequest, context: grpc.ServicerContext
@@ -72,8 +74,12 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         storage = self._storages.fresher(wanted.storage)
         if storage.pool:
             return self._create_whole(storage, wanted, _timeout_s(context))
-        self._clients.of(storage).create(wanted.record, timeout_s=_timeout_s(context))
-        return csi_pb2.CreateVolumeResponse(volume=replies.volume(storage, wanted.record))
+        client, record = self._clients.of(storage), wanted.record
+        if (source := record.source) is not None and not request.HasField("capacity_range"):
+            found = client.ask(lambda volumes: volumes.record(source))(_timeout_s(context))
+            record = record if found is None else replace(record, size_bytes=found.size_bytes)
+        client.create(record, timeout_s=_timeout_s(context))
+        return csi_pb2.CreateVolumeResponse(volume=replies.volume(storage, record))
 
     def _create_whole(
         self, storage: Storage, wanted: params.CreateRequest, timeout_s: float
@@ -296,6 +302,21 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         if found is None:
             raise replies.unknown(text)
         return found
+
+    def CreateSnapshot(
+        self, request: csi_pb2.CreateSnapshotRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.CreateSnapshotResponse:
+        return self._snapshots.create(request, timeout_s=_timeout_s(context))
+
+    def DeleteSnapshot(
+        self, request: csi_pb2.DeleteSnapshotRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.DeleteSnapshotResponse:
+        return self._snapshots.delete(request, timeout_s=_timeout_s(context))
+
+    def ListSnapshots(
+        self, request: csi_pb2.ListSnapshotsRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.ListSnapshotsResponse:
+        return self._snapshots.page(request, timeout_s=_timeout_s(context))
 
     def _client(self, storage: StorageName) -> StorageClient:
         """Raises: NotFoundError if nothing is known of the storage."""

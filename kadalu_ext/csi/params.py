@@ -11,10 +11,26 @@ from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi import capacity
 from kadalu_ext.csi.capacity import DEFAULT_SIZE_BYTES
 from kadalu_ext.csi.naming import SUB_DIR, directory_name
-from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.errors import InvalidInputError, NotFoundError
 from kadalu_ext.layout import pv_path
-from kadalu_ext.record import CANARY, MAX_SIZE_BYTES, QuotaRecord, check_pv_name
-from kadalu_ext.storage import PROVISIONER, Storage, StorageName, from_parameters
+from kadalu_ext.record import (
+    CANARY,
+    MAX_SIZE_BYTES,
+    SNAPSHOT_PREFIX,
+    PvName,
+    QuotaRecord,
+    check_pv_name,
+    is_snapshot,
+)
+from kadalu_ext.storage import (
+    PROVISIONER,
+    Storage,
+    StorageName,
+    from_parameters,
+    parse_snapshot_id,
+    parse_volume_id,
+    storage_class_name,
+)
 
 _Mode = csi_pb2.VolumeCapability.AccessMode
 
@@ -49,16 +65,19 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
     if name == CANARY:
         raise InvalidInputError(f"name: {CANARY} is reserved; choose another")
     check_capabilities(request.volume_capabilities)
-    if request.HasField("volume_content_source"):
-        raise InvalidInputError("volume_content_source: clones and snapshots are not supported; create an empty volume")
     directory = directory_name(name, request.parameters)
+    if is_snapshot(directory):
+        raise InvalidInputError(f"name: {SNAPSHOT_PREFIX}… is reserved for snapshots; choose another")
+    storage = storage_of(request.parameters)
+    source = _source(request, storage) if request.HasField("volume_content_source") else None
     record = QuotaRecord(
         path=pv_path(directory),
         size_bytes=_size_bytes(request.capacity_range) if request.HasField("capacity_range") else DEFAULT_SIZE_BYTES,
         inodes=inodes(request.mutable_parameters),
         made_for=name if name != directory else None,
+        source=source,
+        filling=source is not None,
     )
-    storage = storage_of(request.parameters)
     if storage.whole is not None:
         raise InvalidInputError(
             "parameters.pv: is of a PV's volume_context; the operator makes no StorageClass with it"
@@ -67,7 +86,32 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
         raise InvalidInputError(f"parameters.{SUB_DIR}: says nothing of PVs that are whole volumes; leave it out")
     if storage.pool and record.inodes is not None:
         raise whole_has_no_inodes()
+    if storage.pool and source is not None:
+        raise InvalidInputError(
+            "volume_content_source: a PV that is a whole volume is never a copy; create an empty one, and copy into it"
+        )
     return CreateRequest(record=record, storage=storage, limit_bytes=request.capacity_range.limit_bytes)
+
+
+def _source(request: csi_pb2.CreateVolumeRequest, storage: Storage) -> PvName:
+    content = request.volume_content_source
+    kind = content.WhichOneof("type")
+    if kind is None:
+        raise InvalidInputError("volume_content_source.type: missing; a volume or a snapshot can be copied")
+    field = f"volume_content_source.{kind}"
+    text = content.snapshot.snapshot_id if kind == "snapshot" else content.volume.volume_id
+    if not text:
+        raise InvalidInputError(f"{field}: its id is missing")
+    try:
+        of, name = parse_snapshot_id(text) if kind == "snapshot" else parse_volume_id(text)
+    except InvalidInputError as error:
+        raise NotFoundError(f"{field}: there is no {text[:80]!r}: {error}") from error
+    if of != storage.name:
+        raise InvalidInputError(
+            f"{field}: {text} is on storage {of}, and storage {storage.name} was asked for; a copy is made within a "
+            f"storage, so use StorageClass {storage_class_name(of)}"
+        )
+    return name
 
 
 def whole_has_no_inodes() -> InvalidInputError:

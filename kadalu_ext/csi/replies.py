@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.errors import NotFoundError
-from kadalu_ext.record import QuotaRecord
+from kadalu_ext.record import QuotaRecord, is_snapshot
 from kadalu_ext.storage import Storage, to_parameters, volume_id
 
 
 def volume(storage: Storage, record: QuotaRecord) -> csi_pb2.Volume:
     """A PV of that storage."""
-    return csi_pb2.Volume(
+    shown = csi_pb2.Volume(
         volume_id=volume_id(storage.name, record.name),
         capacity_bytes=record.size_bytes,
         volume_context=to_parameters(storage),
     )
+    if record.source is not None and is_snapshot(record.source):
+        shown.content_source.snapshot.snapshot_id = volume_id(storage.name, record.source)
+    elif record.source is not None:
+        shown.content_source.volume.volume_id = volume_id(storage.name, record.source)
+    return shown
 
 
 def condition(wrong: Sequence[Condition]) -> csi_pb2.VolumeCondition:

@@ -16,8 +16,9 @@ from functools import partial
 from typing import Final, TypeVar
 
 from kadalu_ext.csi import canary, enforcement, pvhealth
+from kadalu_ext.csi.copies import Copies
 from kadalu_ext.csi.directories import Directories
-from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, VolumeStore
+from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
 from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.csi.records import RECORD_MODE, Records
@@ -83,20 +84,27 @@ class Volumes:
         self._promises = promises
         self._directories = Directories(store)
         self._records = Records(store, self._directories)
+        self._copies = Copies(volume=volume, store=store, records=self._records, geometry=lambda: self.bricks.geometry)
 
     def make(self, record: QuotaRecord, *, overcommit: float = 1.0) -> Gfid:
         """The PV's directory, which is on the volume with its record when this returns; idempotent.
 
         overcommit: what may be promised in all, as a multiple of the volume's size.
-        Raises: ConflictError if the PV exists in another size; CapacityError; RecordError if its record cannot be read.
+        Raises: ConflictError if the PV exists in another size or as a copy of something else; CapacityError; for a new
+        copy, if its source is gone, not whole, or larger: NotFoundError, InProgressError, CapacityError; RecordError if
+        the record cannot be read.
         """
         with self._explained():
-            # Whoever waits for a brick asks again and again: that one is read first.
-            present = self._records.read(record.name) if self._promises.knows(record.name) else None
+            # Whoever waits for a brick or a copy asks again and again: that one is read first.
+            known = record.source is not None or self._promises.knows(record.name)
+            present = self._records.read(record.name) if known else None
+            if present is None:
+                self._copies.check_source(record)
             if present is None and self._make_new(record, overcommit):
                 return self._store.gfid(record.path)
             present = present or self._present(record.name)
             check_same(present, record)
+            present = self._copies.refill(present)
             if self._directories.make(record.path, PV_MODE):
                 # A delete was interrupted. Who waits for events learns of the new directory by a change of its record.
                 self._records.write(present)
@@ -111,6 +119,30 @@ class Volumes:
                 return not reservation.found
 
         return self._with_room(make)
+
+    def snapshot(self, name: PvName, source: PvName, *, overcommit: float = 1.0) -> tuple[QuotaRecord, Gfid]:
+        """The snapshot of that name, to be filled if its record says so, and its directory; idempotent.
+
+        Raises: ConflictError if there is one of another source; NotFoundError if the source is gone; as `make`.
+        """
+        with self._explained():
+            record = self._copies.snapshot(name, source, now_s=int(time.time()))
+        gfid = self.make(record, overcommit=overcommit)
+        return self.record(name) or record, gfid
+
+    def fill(self, name: PvName, progress: CopyProgress) -> None:
+        """The copy is whole, and its record says so, when this returns. Nobody else may be filling it.
+
+        Raises: NotFoundError if its source is gone; DeadlineError if `progress` was told to stop.
+        """
+        with self._explained():
+            self._copies.fill(name, progress)
+
+    def wait_present_enforced(self, record: QuotaRecord, *, deadline: float) -> None:
+        """As `wait_enforced`, for what was made some time ago and is not deleted meanwhile."""
+        with self._explained():
+            gfid = self._store.gfid(record.path)
+        self.wait_enforced(record, gfid, deadline=deadline)
 
     def grow(self, name: PvName, size_bytes: int, *, overcommit: float = 1.0) -> tuple[QuotaRecord, Gfid]:
         """The PV's record, which promises at least `size_bytes`, and its directory; idempotent. No PV ever shrinks.

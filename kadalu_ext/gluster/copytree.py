@@ -42,11 +42,14 @@ _SHOWN: Final = 200
 
 
 class CopyProgress:
-    """How far a copy is, for whoever looks; and how to stop it. Thread-safe."""
+    """How far a copy is, for whoever looks; and how to stop it. Thread-safe.
 
-    def __init__(self) -> None:
+    stopped_by: another copy's, which stops this one as well.
+    """
+
+    def __init__(self, stopped_by: CopyProgress | None = None) -> None:
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._stopped: threading.Event = threading.Event() if stopped_by is None else stopped_by._stopped
         self.files = 0
         """Everything but directories."""
         self.size_bytes = 0

@@ -18,6 +18,7 @@ SHOWN = sorted(
     ROOT / "kadalu_ext" / name
     for name in (
         "bounded.py", "claim.py", "record.py", "csi/capacity.py", "csi/clients.py", "csi/controller.py",
+        "csi/copies.py", "csi/filling.py", "csi/snapshots.py",
         "csi/enforcement.py", "csi/listing.py", "csi/pools.py", "csi/wholevolume.py", "csi/wholevolumes.py",
         "csi/mounterclient.py", "csi/mounts.py", "csi/nodevolumes.py", "csi/params.py", "csi/promises.py",
         "csi/volumes.py", "storages.py", "gluster/addresses.py", "gluster/brick.py", "gluster/connection.py",
@@ -31,8 +32,9 @@ SHOWN = sorted(
 NOBODY_SEES = (
     # what Kubernetes never asks for
     "missing", "must not be negative", "sizes are whole blocks of", "is more than limit_bytes", "access_mode: ",
-    "must be an absolute path below", "is reserved",
-    "there is no such volume", "there is no volume ", "is not mounted at", "with root … is mounted there",
+    "must be an absolute path below", "is reserved", "its id is missing", "is negative", "is none of ours",
+    "there is no such volume", "there is no volume ", ": there is no …", "is not mounted at",
+    "with root … is mounted there",
     "is this driver's own", "longer than a path may be", "lies on a gluster volume", "lies on the gluster volume",
     # caught, and said in other words
     "deadline", "is no path on a brick", "not a record's name", "its client is closed", "a path holds a NUL",

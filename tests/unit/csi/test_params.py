@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi import params
-from kadalu_ext.errors import InvalidInputError
+from kadalu_ext.errors import InvalidInputError, NotFoundError
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName, QuotaRecord
 from kadalu_ext.storage import to_parameters
@@ -35,6 +35,18 @@ def request(name: str = "pvc-1", size: int | None = 64 * MIB) -> csi_pb2.CreateV
         volume_capabilities=[capability()],
         parameters=to_parameters(STORAGE) | {"csi.storage.k8s.io/pvc/name": "claim"},
     )
+
+
+def source(request: csi_pb2.CreateVolumeRequest, volume_id: str) -> None:
+    request.volume_content_source.volume.volume_id = volume_id
+
+
+@pytest.mark.parametrize("volume_id", ["pvc-0", "ext/../x", "ext/snapshot.pvc-0", "ext/kadalu-canary"])
+def test_what_is_no_volume_is_not_found_as_a_source(volume_id: str) -> None:
+    asked = request()
+    source(asked, volume_id)
+    with pytest.raises(NotFoundError, match=r"volume_content_source\.volume: there is no"):
+        params.create_request(asked)
 
 
 def test_a_request_becomes_a_typed_one() -> None:
@@ -107,11 +119,14 @@ Spoil = Callable[[csi_pb2.CreateVolumeRequest], object]
         (lambda r: setattr(r.volume_capabilities[0].mount, "fs_type", "ext4"), "leave csi.storage.k8s.io/fstype out"),
         (lambda r: r.volume_capabilities[0].ClearField("access_mode"), "access_mode: missing"),
         (lambda r: setattr(r.volume_capabilities[0].access_mode, "mode", 99), "access_mode: 99 is not"),
-        (lambda r: r.volume_content_source.snapshot.SetInParent(), "clones and snapshots"),
         (lambda r: r.mutable_parameters.update(x="y"), r"mutable_parameters.x: unknown; allowed is inodes"),
         (lambda r: r.mutable_parameters.update(inodes="1"), "not a whole number from 2"),
         (lambda r: r.mutable_parameters.update(inodes="1e3"), "not a whole number"),
         (lambda r: r.mutable_parameters.update(inodes="9" * 19), "not a whole number"),
+        (lambda r: r.volume_content_source.SetInParent(), "volume_content_source.type: missing"),
+        (lambda r: r.volume_content_source.snapshot.SetInParent(), "volume_content_source.snapshot: its id is missing"),
+        (lambda r: source(r, "other/pvc-0"), "on storage other, .* use StorageClass kadalu.external.other"),
+        (lambda r: setattr(r, "name", "snapshot.x"), "reserved for snapshots"),
         (lambda r: r.parameters.update(hostz="y"), r"parameters.hostz: unknown"),
         (lambda r: r.parameters.update(storage="A B"), r"^parameters.storage: 'A B' is not a name"),
         (lambda r: r.parameters.update(hosts="-"), r"^parameters.hosts: '-' is neither"),
