@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     bench_arrival,
     bench_canary,
+    bench_clone,
     bench_crawl,
     bench_create,
     bench_enforce,
@@ -42,6 +43,7 @@ def main() -> int:
         *bench_enforce.run(hosts, VOLUME),
         *bench_idle.run(hosts),
         *bench_canary.run(hosts, VOLUME),
+        *bench_clone.run(hosts, VOLUME),
         *bench_crawl.run(hosts),
     ]
     suite.wait_built(sandbox.name, "kube")

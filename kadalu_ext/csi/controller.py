@@ -47,6 +47,7 @@ _CAPABILITIES: Final = (
     _Rpc.CREATE_DELETE_VOLUME, _Rpc.EXPAND_VOLUME, _Rpc.MODIFY_VOLUME, _Rpc.LIST_VOLUMES, _Rpc.GET_VOLUME,
     _Rpc.GET_CAPACITY, _Rpc.VOLUME_CONDITION, _Rpc.GET_VOLUME_HEALTH, _Rpc.LIST_VOLUME_HEALTH,
     _Rpc.SINGLE_NODE_MULTI_WRITER, _Rpc.CLONE_VOLUME, _Rpc.CREATE_DELETE_SNAPSHOT, _Rpc.LIST_SNAPSHOTS,
+    _Rpc.GET_SNAPSHOT,
 )  # fmt: skip
 
 
@@ -312,6 +313,11 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         self, request: csi_pb2.DeleteSnapshotRequest, context: grpc.ServicerContext
     ) -> csi_pb2.DeleteSnapshotResponse:
         return self._snapshots.delete(request, timeout_s=_timeout_s(context))
+
+    def GetSnapshot(
+        self, request: csi_pb2.GetSnapshotRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.GetSnapshotResponse:
+        return self._snapshots.get(request, timeout_s=_timeout_s(context))
 
     def ListSnapshots(
         self, request: csi_pb2.ListSnapshotsRequest, context: grpc.ServicerContext

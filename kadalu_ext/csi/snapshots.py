@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -69,6 +70,18 @@ class Snapshots:
         client.remove(name, timeout_s=timeout_s)
         return csi_pb2.DeleteSnapshotResponse()
 
+    def get(self, request: csi_pb2.GetSnapshotRequest, *, timeout_s: float) -> csi_pb2.GetSnapshotResponse:
+        if not request.snapshot_id:
+            raise InvalidInputError("snapshot_id: missing")
+        try:
+            storage, name = parse_snapshot_id(request.snapshot_id)
+        except InvalidInputError as error:
+            raise NotFoundError(f"snapshot_id: there is no such snapshot: {error}") from error
+        record = self._client(storage).ask(lambda volumes: volumes.record(name))(timeout_s)
+        if record is None or record.source is None:
+            raise NotFoundError(f"snapshot_id: there is no snapshot {request.snapshot_id}")
+        return csi_pb2.GetSnapshotResponse(snapshot=_shown(storage, record))
+
     def page(self, request: csi_pb2.ListSnapshotsRequest, *, timeout_s: float) -> csi_pb2.ListSnapshotsResponse:
         """In the order of their ids, which is stable under change: a token is the last id of a page."""
         deadline = time.monotonic() + timeout_s
@@ -89,7 +102,10 @@ class Snapshots:
         return reply
 
     def _ids(self, request: csi_pb2.ListSnapshotsRequest, deadline: float) -> list[tuple[StorageName, PvName]]:
-        """Of all that may be asked for. Raises: as a storage that does not answer, since its snapshots are not gone."""
+        """Of all that may be asked for; those of a volume that storages share are listed once, as the first storage's.
+
+        Raises: as a storage that does not answer, since its snapshots are not gone.
+        """
         try:
             if request.snapshot_id:
                 return [parse_snapshot_id(request.snapshot_id)]
@@ -101,11 +117,14 @@ class Snapshots:
             return []  # there is none of such an id, nor of such a source
         asked = []
         for name in names:
-            try:
-                asked.append((name, self._client(name).ask(_snapshots)))
-            except NotFoundError:
-                continue
-        return sorted((name, snapshot) for name, answer in asked for snapshot in answer(_left(deadline)))
+            with suppress(NotFoundError):  # it has just left
+                client = self._client(name)
+                asked.append((name, client, client.ask(_snapshots)))
+        found: dict[str | None, list[tuple[StorageName, PvName]]] = {}
+        for name, client, answer in asked:
+            snapshots = [(name, snapshot) for snapshot in answer(_left(deadline))]
+            found.setdefault(client.volume_id, snapshots)
+        return sorted(each for listed in found.values() for each in listed)
 
     def _read(self, storage: StorageName, name: PvName, deadline: float) -> QuotaRecord | None:
         try:

@@ -33,7 +33,8 @@ NOBODY_SEES = (
     # what Kubernetes never asks for
     "missing", "must not be negative", "sizes are whole blocks of", "is more than limit_bytes", "access_mode: ",
     "must be an absolute path below", "is reserved", "its id is missing", "is negative", "is none of ours",
-    "there is no such volume", "there is no volume ", ": there is no …", "is not mounted at",
+    "there is no such volume", "there is no volume ", "there is no such snapshot", "there is no snapshot ",
+    ": there is no …", "is not mounted at",
     "with root … is mounted there",
     "is this driver's own", "longer than a path may be", "lies on a gluster volume", "lies on the gluster volume",
     # caught, and said in other words

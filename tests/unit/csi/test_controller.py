@@ -112,6 +112,7 @@ def test_it_announces_what_works_and_nothing_else_is_served(driver: Driver) -> N
         "CREATE_DELETE_VOLUME", "EXPAND_VOLUME", "MODIFY_VOLUME", "LIST_VOLUMES", "GET_VOLUME", "GET_CAPACITY",
         "VOLUME_CONDITION", "GET_VOLUME_HEALTH", "LIST_VOLUME_HEALTH",
         "SINGLE_NODE_MULTI_WRITER", "CLONE_VOLUME", "CREATE_DELETE_SNAPSHOT", "LIST_SNAPSHOTS",
+        "GET_SNAPSHOT",
     }  # fmt: skip
     with refused(grpc.StatusCode.UNIMPLEMENTED, "not served, and not announced"):
         driver.controller.ControllerPublishVolume(csi_pb2.ControllerPublishVolumeRequest())

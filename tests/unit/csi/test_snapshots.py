@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,7 @@ from kadalu_ext.csi.ports import CopyProgress
 from kadalu_ext.errors import DeadlineError, VolumeIOError
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.record import RECORD_XATTR, PvName, decode, snapshot_name
-from kadalu_ext.storage import to_json
+from kadalu_ext.storage import StorageName, to_json
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import STORAGE
 from tests.unit.csi.test_controller import Driver, refused
@@ -256,8 +257,21 @@ def test_snapshots_are_listed_by_pages_by_id_and_by_source(on: Site) -> None:
     assert on.listed(source_volume_id=other) == (["ext/snapshot.d"], "")
     for nothing in ({"snapshot_id": "ext/snapshot.x"}, {"snapshot_id": "x"}, {"source_volume_id": "x"}):
         assert on.listed(**nothing) == ([], "")
+    got = on.controller.GetSnapshot(csi_pb2.GetSnapshotRequest(snapshot_id="ext/snapshot.b"), timeout=10).snapshot
+    assert (got.source_volume_id, got.ready_to_use) == (on.volume_id, True)
+    for unknown in ("ext/snapshot.x", "x", on.volume_id):
+        with refused(Code.NOT_FOUND, "there is no"):
+            on.controller.GetSnapshot(csi_pb2.GetSnapshotRequest(snapshot_id=unknown), timeout=10)
     with refused(Code.ABORTED, "starting_token: 'x' is none of ours"):
         on.listed(starting_token="x")  # noqa: S106
+
+
+def test_storages_that_share_a_volume_list_its_snapshots_once(on: Site) -> None:
+    other = replace(STORAGE, name=StorageName("other"))
+    (on.storages / "other.json").write_text(to_json(other))
+    on.snapshot()
+    assert on.listed() == (["ext/snapshot.s-1"], "")
+    assert on.listed(snapshot_id="other/snapshot.s-1") == (["other/snapshot.s-1"], "")
 
 
 @pytest.mark.parametrize(

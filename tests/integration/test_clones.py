@@ -1,0 +1,181 @@
+"""Clones and snapshots through the controller's own socket, on real bricks with real limits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from kadalu_ext.api import csi_pb2, csi_pb2_grpc
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import Storage, StorageName, to_json, to_parameters
+from kadalu_ext.units import MIB
+from tests.integration.quotad_site import served
+from tests.integration.test_copy import make_everything, mounted, seen
+from tests.testbed import paths
+from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.progress import wait_until
+
+HOSTS = ("brick1", "brick2", "brick3")
+KINDS = {"clones-rep": "replica 3", "clones-dis": "disperse 2+1"}
+ONE = "clones-one"
+STORAGES = [Storage(name=StorageName(volume), hosts=HOSTS, volume=volume) for volume in (*KINDS, ONE)]
+SIZE = 32 * MIB
+
+
+class Program:
+    """The controller as a process, and its stubs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "csi.sock"
+        (directory / "storages").mkdir()
+        for storage in STORAGES:
+            (directory / "storages" / f"{storage.name}.json").write_text(to_json(storage))
+        self.start()
+
+    def start(self) -> None:
+        argv = [sys.executable, "-m", "kadalu_ext.csi.main", "controller", f"--endpoint={self.socket}"]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*argv, f"--storages={self.directory}/storages"], stdout=log, stderr=log, cwd=paths.REPOSITORY
+            )
+        self.channel = grpc.insecure_channel(f"unix:{self.socket}")
+        grpc.channel_ready_future(self.channel).result(timeout=60)
+        self.controller = csi_pb2_grpc.ControllerStub(self.channel)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.channel.close()
+        self._process.send_signal(number)
+        self._process.wait(timeout=60)
+
+    def create(self, storage: Storage, name: str, size: int = SIZE, **source: str) -> csi_pb2.Volume:
+        """Asks as csi-provisioner does: again, while the answer is that it goes on."""
+        volume: list[csi_pb2.Volume] = []
+
+        def asked() -> bool:
+            try:
+                volume.append(self.controller.CreateVolume(request(storage, name, size, **source), timeout=20).volume)
+            except grpc.RpcError as error:
+                code = error.code()
+                assert code in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE), error
+                return False
+            return True
+
+        wait_until(f"{name} to be whole", asked, seconds=300)
+        return volume[0]
+
+    def delete(self, volume_id: str) -> None:
+        self.controller.DeleteVolume(csi_pb2.DeleteVolumeRequest(volume_id=volume_id), timeout=60)
+
+
+def request(storage: Storage, name: str, size: int, **source: str) -> csi_pb2.CreateVolumeRequest:
+    mode = csi_pb2.VolumeCapability.AccessMode(mode=csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_MULTI_WRITER)
+    asked = csi_pb2.CreateVolumeRequest(
+        name=name,
+        capacity_range=csi_pb2.CapacityRange(required_bytes=size),
+        volume_capabilities=[csi_pb2.VolumeCapability(mount=csi_pb2.VolumeCapability.MountVolume(), access_mode=mode)],
+        parameters=to_parameters(storage),
+    )
+    if "volume_id" in source:
+        asked.volume_content_source.volume.volume_id = source["volume_id"]
+    if "snapshot_id" in source:
+        asked.volume_content_source.snapshot.snapshot_id = source["snapshot_id"]
+    return asked
+
+
+@pytest.fixture(scope="module")
+def program(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    with served(brick_hosts, KINDS, tmp_path_factory.mktemp("clients")):
+        brick_hosts.create_volume(ONE, "brick", ["brick1"])
+        listed = "".join(f"{volume}\n" for volume in (*KINDS, ONE))
+        brick_hosts.host("brick1").run(["tee", "/var/lib/glusterd/kadalustorage.info"], input=listed)
+        program = Program(tmp_path_factory.mktemp("controller"))
+        try:
+            yield program
+        finally:
+            program.kill(signal.SIGTERM)
+            brick_hosts.delete_volume(ONE)
+
+
+@pytest.fixture(params=STORAGES, ids=lambda storage: storage.name)
+def storage(request: Any) -> Storage:
+    storage: Storage = request.param
+    return storage
+
+
+@pytest.fixture
+def mount(storage: Storage, tmp_path: Path) -> Iterator[Path]:
+    with mounted(storage.volume, tmp_path / "mount") as mount:
+        yield mount
+
+
+def test_a_clone_and_a_restored_snapshot_are_what_their_source_was_under_limits_of_their_own(
+    program: Program, storage: Storage, mount: Path
+) -> None:
+    source = program.create(storage, "source")
+    make_everything(mount / pv_path(PvName("source")))
+    asked = csi_pb2.CreateSnapshotRequest(name="then", source_volume_id=source.volume_id)
+    wait_until(
+        "the snapshot", lambda: program.controller.CreateSnapshot(asked, timeout=30).snapshot.ready_to_use, seconds=300
+    )
+    clone = program.create(storage, "clone", volume_id=source.volume_id)
+    was = seen(mount / pv_path(PvName("source")))
+    assert seen(mount / pv_path(PvName("clone"))) == was
+    program.delete(source.volume_id)
+    program.delete(clone.volume_id)
+    restored = program.create(storage, "restored", 2 * SIZE, snapshot_id=f"{storage.name}/snapshot.then")
+    path = mount / pv_path(PvName("restored"))
+    assert seen(path) == was
+    assert os.statvfs(path).f_blocks * os.statvfs(path).f_frsize == 2 * SIZE
+    with pytest.raises(OSError, match="No space left") as full, (path / "too much").open("wb") as file:
+        for _ in range(3 * SIZE // MIB):
+            file.write(bytes(MIB))
+            os.fsync(file.fileno())
+    assert full.value.errno == errno.ENOSPC
+    program.delete(restored.volume_id)
+    program.controller.DeleteSnapshot(csi_pb2.DeleteSnapshotRequest(snapshot_id=f"{storage.name}/snapshot.then"))
+
+
+def test_a_full_pv_can_be_cloned_into_its_own_size(program: Program, storage: Storage, mount: Path) -> None:
+    source = program.create(storage, "full")
+    path = mount / pv_path(PvName("full"))
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(3 * SIZE // MIB):
+            with (path / f"f{number}").open("wb") as file:
+                file.write(os.urandom(MIB))
+                os.fsync(file.fileno())
+    clone = program.create(storage, "as-full", volume_id=source.volume_id)
+    assert seen(mount / pv_path(PvName("as-full"))) == seen(path)
+    for volume in (clone, source):
+        program.delete(volume.volume_id)
+
+
+def test_a_clone_is_whole_though_the_controller_is_killed_again_and_again(
+    program: Program, storage: Storage, mount: Path
+) -> None:
+    source = program.create(storage, "long")
+    path, target = mount / pv_path(PvName("long")), mount / pv_path(PvName("killed"))
+    for number in range(40):
+        (path / f"d{number % 4}").mkdir(exist_ok=True)
+        (path / f"d{number % 4}/f{number}").write_bytes(os.urandom(100_000))
+    for kills in (1, 2):
+        begun = program.controller.CreateVolume.future(
+            request(storage, "killed", SIZE, volume_id=source.volume_id), timeout=60
+        )
+        wait_until("a part", lambda: begun.done() or len(list(target.rglob("f*"))) >= kills * 10, seconds=300)  # noqa: B023
+        program.kill()
+        program.start()
+    clone = program.create(storage, "killed", volume_id=source.volume_id)
+    assert seen(target) == seen(path)
+    for volume in (clone, source):
+        program.delete(volume.volume_id)
