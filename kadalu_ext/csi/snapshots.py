@@ -117,7 +117,7 @@ class Snapshots:
             return []  # there is none of such an id, nor of such a source
         asked = []
         for name in names:
-            with suppress(NotFoundError):  # it has just left
+            with suppress(NotFoundError, InvalidInputError):  # it has just left, or its PVs are whole volumes
                 client = self._client(name)
                 asked.append((name, client, client.ask(_snapshots)))
         found: dict[str | None, list[tuple[StorageName, PvName]]] = {}

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from kadalu_ext.csi.ports import CopyProgress
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import empty
 from kadalu_ext.csi.volumes import Bricks, Volumes
@@ -54,6 +55,38 @@ def beat(volumes: Volumes) -> object:
     return None
 
 
+def make_source(volumes: Volumes) -> object:
+    volumes.make(pv("pvc-0", 64 * MIB))
+    volumes._store.mkdir(f"{pv_path(PvName('pvc-0'))}/data", 0o750)
+    return None
+
+
+def clone(volumes: Volumes) -> object:
+    record = replace(pv(PV, 64 * MIB), source=PvName("pvc-0"), filling=True)
+    volumes.make(record)
+    volumes.fill(PV, CopyProgress())
+    return None
+
+
+def snapshot(volumes: Volumes) -> object:
+    volumes.snapshot(PV, PvName("pvc-0"))
+    volumes.fill(PV, CopyProgress())
+    return None
+
+
+def lose_directory(volumes: Volumes) -> object:
+    """What a deletion does that is killed at once."""
+    volumes._store.mkdir("trash", 0o700)
+    volumes._store.rename(pv_path(PV), f"trash/{PV}.{'0' * 16}")
+    return None
+
+
+@pytest.fixture(autouse=True)
+def one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot's record has the time at which it was taken."""
+    monkeypatch.setattr("kadalu_ext.csi.volumes.time.time", lambda: 1.0)
+
+
 USE_CASES: dict[str, tuple[list[Call], Call]] = {
     "make": ([], make),
     "make, beside others": ([lambda volumes: volumes.make(pv("pvc-0", MIB))], make),
@@ -69,6 +102,11 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
     "delete": ([make], delete),
     "delete what grew": ([make, grow], delete),
     "delete what never was": ([], delete),
+    "clone": ([make_source], clone),
+    "clone what was half deleted": ([make_source, clone, lose_directory], clone),
+    "snapshot": ([make_source], snapshot),
+    "snapshot again": ([make_source, snapshot], snapshot),
+    "delete a clone": ([make_source, clone], delete),
     "the canary": ([], beat),
     "the canary again": ([beat], beat),
 }
@@ -76,7 +114,9 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
 
 
 def test_every_use_case_that_writes_is_killed_here() -> None:
-    reads = {"wait_enforced", "promised", "record", "names", "silent_bricks", "conditions"}
+    reads = {
+        "wait_enforced", "wait_present_enforced", "promised", "record", "names", "silent_bricks", "conditions",
+    }  # fmt: skip
     writes = {name for name in vars(Volumes) if not name.startswith("_")} - reads
     assert writes == {name for _, call in USE_CASES.values() for name in call.__code__.co_names} & set(vars(Volumes))
 
