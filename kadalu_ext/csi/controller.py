@@ -17,9 +17,9 @@ from kadalu_ext.csi.clients import Clients, StorageClient
 from kadalu_ext.csi.listing import Listing
 from kadalu_ext.csi.pools import PoolClient, Pools
 from kadalu_ext.csi.pvhealth import Condition
+from kadalu_ext.csi.snapshots import Snapshots
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.csi.wholevolumes import Wanted
-from kadalu_ext.csi.snapshots import Snapshots
 from kadalu_ext.errors import (
     BricksDownError,
     CapacityError,

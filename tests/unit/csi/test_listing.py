@@ -14,7 +14,7 @@ from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.listing import Listing, Page
 from kadalu_ext.csi.pools import Pools
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
-from kadalu_ext.errors import HostUnreachableError, InvalidInputError, TokenError, UnavailableError
+from kadalu_ext.errors import DeadlineError, HostUnreachableError, InvalidInputError, TokenError, UnavailableError
 from kadalu_ext.log import Logger
 from kadalu_ext.record import SNAPSHOT_KIND, PvName
 from kadalu_ext.storage import Storage, StorageName, to_json, volume_id
@@ -109,11 +109,16 @@ def test_what_is_made_and_deleted_between_pages_moves_nothing_else(site: Site) -
     assert ids(site.page(first.next_token)) == ["ext/c", "ext-1/a", "ext-1/b", "ext-1/z", "ext.2/m"]
 
 
-def test_only_volumes_are_listed(site: Site) -> None:
+def test_only_volumes_are_listed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise DeadlineError("not whole yet")
+
+    monkeypatch.setattr(MemoryStore, "copy_tree", stopped)
     site.make("ext/a")
     client = site.clients.of(site.storage("ext"))
     client.create(replace(pv("snap", MIB), kind=SNAPSHOT_KIND), timeout_s=10)
-    client.create(replace(pv("copy", MIB), source=PvName("a"), filling=True), timeout_s=10)
+    with pytest.raises(DeadlineError):
+        client.create(replace(pv("copy", MIB), source=PvName("a"), filling=True), timeout_s=10)
     client.beat().result()
     assert ids(site.page()) == ["ext/a"]
 
