@@ -34,7 +34,7 @@ NEVER = Counter({
     # snapshots of several volumes at one moment: gluster has nothing for directories
     "GroupControllerService not supported": 6,
     # snapshots that are not to be had everywhere: they are where the volume is
-    "CreateSnapshot not supported": 1,
+    "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported": 1,
     # csi-sanity's own: it is switched off there
     "": 1,
 })  # fmt: skip
