@@ -40,6 +40,7 @@ NEVER = Counter({
 })  # fmt: skip
 """Announced by no driver of this kind: why each cannot honestly be had."""
 
+
 @pytest.fixture(scope="module")
 def driver(sandbox: Sandbox, brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     suite.wait_built(sandbox.name, "sanity")
