@@ -232,6 +232,31 @@ def test_a_reset_brick_is_tagged_whole_while_clients_write(site: Site) -> None:
         wait_rounds(writers, 3)
 
 
+def test_a_host_that_was_down_while_clients_wrote_and_claimed_is_as_the_others_when_it_is_back(site: Site) -> None:
+    """It was cut off: clients wait for network.ping-timeout, and then go on without it. Not its power: what XFS had not
+    written yet would be lost, gluster knows nothing of that, and brings renamed and removed names back."""
+    down = site.hosts.host("brick2")
+    claims = {volume: f"meanwhile-{volume}" for volume in VOLUMES}
+    with written(site, "down", VOLUMES) as writers:
+        wait_rounds(writers, 1)
+        down.cut()
+        wait_rounds(writers, 2)
+        for volume, name in claims.items():
+            directory = site.make_pv(volume, name, 4 * MIB)
+            for host, limit in zip(site.hosts.hosts, limits(volume, 4 * MIB), strict=True):
+                if host is not down:
+                    site.wait_enforced_on(host, name, limit)
+            (directory / "some").write_bytes(bytes(MIB))
+        down.uncut()
+        for volume in VOLUMES:
+            site.hosts.wait_online(volume, seconds=HEAL_SECONDS)
+        wait_rounds(writers, 2)
+    for volume, name in claims.items():
+        check_pv(site, volume, name, 4 * MIB)
+        fill(site.mounts / volume / pv_path(PvName(name)) / "more")
+        site.delete_pv(volume, name)
+
+
 def fill(file: Path) -> None:
     """Writes until there is no room; what was said to be written is."""
     with pytest.raises(OSError) as refused, open(file, "wb", buffering=0) as target:
@@ -347,3 +372,25 @@ def test_an_inode_limit_holds_on_every_brick_of_every_kind(site: Site) -> None:
             assert site.status(host, name)["full"]
             assert "64 MiB, 10 inodes" in host.run(["kadalu-quotad", "explain", name], check=False).stdout
         site.delete_pv(volume, name)
+
+
+def test_a_brick_that_is_replaced_by_one_at_another_path_is_served_and_the_old_ones_limits_are_lifted(
+    site: Site,
+) -> None:
+    """The last, for the brick stays there. Nothing is restarted; both are on one file system."""
+    host, volumes = site.hosts.host("brick3"), ("heal-rep", "heal-dis")
+    process = host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout
+    with written(site, "moved", volumes) as writers:
+        olds = [site.status(host, f"moved-{volume}")["project_id"] for volume in volumes]
+        for volume in volumes:
+            brick = f"{host.name}:/bricks/{volume}"
+            site.hosts.gluster("volume", "replace-brick", volume, brick, f"{brick}-new", "commit", "force")
+            site.hosts.wait_online(volume)
+            heal_all(site, volume)
+        wait_rounds(writers, 3)
+    for old in olds:
+        site.wait("the old brick's limit to be lifted", lambda: not site.limits(host).get(old))  # noqa: B023
+    for volume in volumes:
+        host.run(["rm", "-r", f"/bricks/{volume}"])
+    assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout == process
+    assert host.run(["kadalu-quotad", "check"]).stdout.startswith("OK")

@@ -49,7 +49,12 @@ class Writer(threading.Thread):
     def check_tree(self) -> None:
         """That what is there is what it made."""
         found = {path: path.read_bytes() if path.is_file() else None for path in self._top.rglob("*")}
-        assert found == self.tree
+        wrong = {
+            str(path.relative_to(self._top)): (_short(self.tree, path), _short(found, path))
+            for path in found.keys() | self.tree.keys()
+            if path not in found or path not in self.tree or found[path] != self.tree[path]
+        }
+        assert wrong == {}, f"{self._top} after {self.rounds} rounds: {wrong}"
 
     def _round(self, number: int) -> None:
         here, there = (self._top / f"d{d % DIRECTORIES}" for d in (number, number + 1 + number // DIRECTORIES % 2))
@@ -92,3 +97,10 @@ class Writer(threading.Thread):
             path.rmdir()
         else:
             path.unlink()
+
+
+def _short(tree: dict[Path, bytes | None], path: Path) -> str:
+    if path not in tree:
+        return "none"
+    content = tree[path]
+    return "directory" if content is None else f"{len(content)} bytes, {content[:12]!r}…{content[-12:]!r}"
