@@ -22,6 +22,11 @@ CLIENT_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """What is set on each translator of a type, whatever the volume's own options say: client options by volume type."""
 
+DISPERSE_OPTIONS: Final[Mapping[str, str]] = {
+    f"disperse.{name}": value for name, value in CLIENT_OPTIONS["cluster/disperse"].items()
+}
+"""These four by the names that `gluster volume set` has for them; a storage may set them otherwise, at its own risk."""
+
 LOG_LEVEL: Final = "WARNING"
 """debug/io-stats sets the level of the whole client, whatever its command line says."""
 
@@ -39,6 +44,11 @@ _TRUE: Final = frozenset({"1", "on", "yes", "true", "enable"})
 """gf_string2boolean in libglusterfs/src/common-utils.c; it does not care for case."""
 
 _MARK_LETTERS: Final = 12
+
+
+def risks(options: Mapping[str, str]) -> dict[str, str]:
+    """Those of a storage's options with which a full disperse volume loses data."""
+    return {key: options[key] for key, safe in DISPERSE_OPTIONS.items() if options.get(key, safe) != safe}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +92,7 @@ def client_volfile(
     gluster takes neither of the two into a client that runs, unless a translator's name changes: so the top one's has
     a mark of both.
 
-    options: the storage's; those that are not for a client's command line are set here: `log-level`.
+    options: the storage's; those that are not for a client's command line are set here: `log-level`, DISPERSE_OPTIONS.
     No brick is ever left out: what replicate and disperse note on files counts bricks by position.
     """
     xlators = [_xlator(xlator, options, hidden) for xlator in volfile.xlators]
@@ -96,6 +106,8 @@ def client_volfile(
 
 def _xlator(xlator: Xlator, wanted: Mapping[str, str], hidden: Collection[str]) -> Xlator:
     options = {**xlator.options, **CLIENT_OPTIONS.get(xlator.type, {})}
+    if xlator.type == "cluster/disperse":
+        options |= {key.removeprefix("disperse."): wanted[key] for key in DISPERSE_OPTIONS if key in wanted}
     if xlator.type == "debug/io-stats":
         options["log-level"] = wanted.get("log-level", LOG_LEVEL)
     if xlator.type == "protocol/client":

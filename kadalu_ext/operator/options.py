@@ -1,8 +1,9 @@
 """The options that a KadaluStorage may set, of the glusterfs client and of mounts: allow-lists with types. Pure.
 
 Names and values are those of glusterfs(8) (`glusterfs --help`, libglusterfs/src/common-utils.c gf_string2boolean for
-booleans), without the leading dashes. Options that name files, servers or processes are left out on purpose: they
-belong to the mounter, and nothing that a user writes ever becomes a path.
+booleans), without the leading dashes, and for translators those of `gluster volume set`. Options that name files,
+servers or processes are left out on purpose: they belong to the mounter, and nothing that a user writes ever becomes a
+path.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ ALLOWED: Final[Mapping[str, _Kind]] = {
     "kernel-writeback-cache": _BOOLEAN,
     "auto-invalidation": _BOOLEAN,
     "event-history": _BOOLEAN,
+    "disperse.eager-lock": _BOOLEAN,
+    "disperse.other-eager-lock": _BOOLEAN,
+    "disperse.parallel-writes": _BOOLEAN,
+    "disperse.stripe-cache": _COUNT,
 }
 
 

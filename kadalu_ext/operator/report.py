@@ -10,10 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kadalu_ext.gluster.clientvolfile import risks
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.gluster.support import USUAL_RESERVE, Reserve
-from kadalu_ext.operator import pool, render
+from kadalu_ext.operator import render
 from kadalu_ext.operator.actions import Action, BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
+from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.storage import Quota, storage_class_name
@@ -31,7 +33,7 @@ _TOLD_ONCE: Final = _OUTAGES | {Reason.HELD_BY_VOLUMES, Reason.ENFORCED_WHERE_UP
 deleted go one by one: the status has the newest message, and one event is enough."""
 _UNKNOWN_TOLD: Final = frozenset({Reason.CANARY_STALE, Reason.BRICK_UNPROVEN})
 """Unknown, and worth an event."""
-_WARNINGS: Final = _UNKNOWN_TOLD | {Reason.STORAGE_DEGRADED}
+_WARNINGS: Final = _UNKNOWN_TOLD | {Reason.STORAGE_DEGRADED, Reason.DATA_AT_RISK}
 """Besides all that is False."""
 _MEASURED: Final = _UNKNOWN_TOLD | {
     Reason.ENFORCED, Reason.ENFORCED_WHERE_UP, Reason.NOT_ENFORCED, Reason.NO_LIMIT,
@@ -43,7 +45,6 @@ _MEANWHILE: Final = {
 }
 _OF_A_VOLUME: Final = (
     "volume", "volumeId", "type", "brickCount", "bricksOnline", "bricks", "capacity", "overcommit", "storageClass",
-    "volumes", "volumesFree",
 )  # fmt: skip
 Finding = tuple[str, Reason, str]
 """Status, reason and message of a condition."""
@@ -119,7 +120,7 @@ def _findings(outcome: Usable | Problem, measured: Mapping[str, str]) -> dict[Co
     if isinstance(outcome, Usable):
         good: dict[Condition, Finding] = {condition: ("True", *found) for condition, found in _GOOD.items()}
         wanted, ready = outcome.spec.storage.quota, _bricks_up(outcome)
-        quota = _quota(outcome, measured, wanted)
+        quota = _quota(outcome.enforcement, measured, wanted)
         if quota[0] == "False" and wanted is Quota.REQUIRED and ready[0] == "True":
             ready = quota  # each claim would wait for that brick
         supported = _supported(outcome)
@@ -136,10 +137,7 @@ def _findings(outcome: Usable | Problem, measured: Mapping[str, str]) -> dict[Co
     return findings | {Condition.QUOTA_ENFORCED: not_measured, Condition.READY: bad}
 
 
-def _quota(usable: Usable, earlier: Mapping[str, str], wanted: Quota) -> Finding:
-    found = usable.enforcement
-    if usable.members:
-        return "Unknown", Reason.WHOLE_VOLUMES, Reason.WHOLE_VOLUMES.remedy
+def _quota(found: Enforcement | None, earlier: Mapping[str, str], wanted: Quota) -> Finding:
     if wanted is Quota.NONE:
         return "Unknown", Reason.QUOTA_OFF, Reason.QUOTA_OFF.remedy
     if found is None:
@@ -154,13 +152,19 @@ def _quota(usable: Usable, earlier: Mapping[str, str], wanted: Quota) -> Finding
 
 
 def _supported(usable: Usable) -> Finding:
-    if usable.members:
-        bad = pool.problems(usable.members)
-        said = "every volume can be a PV" if bad is None else f"some volumes cannot be taken: {bad}"
-        return "True", Reason.VOLUME_USABLE if bad is None else Reason.SOME_UNUSABLE, said
+    if usable.geometry.kind is VolumeKind.DISPERSE:
+        taken = ", ".join(map("=".join, risks(usable.spec.storage.options).items()))
+        more = f", and with {taken} lose what was fsynced: take that out of gluster_options and mountOptions"
+        return (
+            "True",
+            Reason.DATA_AT_RISK,
+            "sizes can be enforced on this volume, but files that are written to while their PV is full may become "
+            f"unreadable (EIO){more if taken else ''}. Expand PVs before they are full, or use replica 3; "
+            "docs/troubleshooting.md has the way back",
+        )
     if usable.reserve in (Reserve(), USUAL_RESERVE):
         return ("True", *_GOOD[Condition.SUPPORTED])
-    volume = usable.spec.volume
+    volume = usable.spec.storage.volume
     return (
         "True",
         Reason.SPACE_RESERVED,
@@ -171,15 +175,10 @@ def _supported(usable: Usable) -> Finding:
 
 def _bricks_up(usable: Usable) -> Finding:
     """Ready, of a volume that is as it should be but perhaps for its bricks."""
-    bad = pool.problems(usable.members)
-    if bad is not None and not usable.takes_writes:
-        return "False", Reason.BRICKS_DOWN, f"no volume can be used: {bad}"
-    if bad is not None:
-        return "True", Reason.STORAGE_DEGRADED, f"claims of its StorageClass are served, but not by all volumes: {bad}"
     if not usable.offline:
         return ("True", *_GOOD[Condition.READY])
     count, names = len(usable.offline), ", ".join(str(seen.brick) for seen in usable.offline)
-    volume = usable.spec.volume
+    volume = usable.spec.storage.volume
     down = f"{count} of {len(usable.bricks)} bricks of volume {volume} {'is' if count == 1 else 'are'} offline: {names}"
     remedy = (
         f"Is the host up? gluster volume status {volume} shows its processes, and gluster volume start {volume} force "
@@ -196,11 +195,10 @@ def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Pr
         promised = {"pvs": provisioned.pvs, "provisioned": format_quantity(provisioned.total_bytes)}
     if isinstance(outcome, Usable):
         return {
-            "volume": outcome.spec.volume,
+            "volume": outcome.spec.storage.volume,
             "volumeId": outcome.volume_id,
-            "type": "Whole volumes" if outcome.members else volume_type(outcome.geometry),
-            "brickCount": len(outcome.bricks) or len(outcome.geometry.bricks),
-            **_volumes(outcome),
+            "type": volume_type(outcome.geometry),
+            "brickCount": len(outcome.geometry.bricks),
             "storageClass": storage_class_name(outcome.spec.storage.name),
             **_bricks(outcome),
             **_capacity(outcome, before, provisioned),
@@ -215,14 +213,6 @@ def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Pr
         known = [{key: each[key] for key in ("host", "path", "arbiter")} for each in before["bricks"]]
         gone = {"bricks": known, "bricksOnline": f"?/{len(known)}"}
     return gone | promised | ({"volume": outcome.volume} if outcome.volume else {})
-
-
-def _volumes(usable: Usable) -> dict[str, Any]:
-    if not usable.members:
-        return {"volumes": None, "volumesFree": None}  # it may have been a storage of whole volumes before
-    free = sum(each.free for each in usable.members)
-    volumes = [{key: render.plain(text) for key, text in each.status().items()} for each in usable.members]
-    return {"volumes": volumes, "volumesFree": f"{free}/{len(usable.members)}"}
 
 
 def _bricks(usable: Usable) -> dict[str, Any]:
@@ -242,7 +232,6 @@ def _brick(seen: BrickSeen, enforcing: bool | None) -> dict[str, Any]:
         "arbiter": brick.arbiter,
         "online": seen.online,
     }
-    shown |= {} if seen.volume is None else {"volume": seen.volume}
     shown |= {} if enforcing is None else {"enforcing": enforcing}
     return shown | ({"error": render.plain(seen.error)} if seen.error else {})
 

@@ -44,6 +44,7 @@ class BrickHost:
             image=sandbox.disk_dir / IMAGE,
             cow=sandbox.disk_dir / f"{name}.cow",
             brick=sandbox.disk_dir / f"{name}.img",
+            second=sandbox.disk_dir / f"{name}-second.img",
             socket_dir=sandbox.run_dir / "uml",
         )
 
@@ -87,9 +88,12 @@ class BrickHost:
         self._sandbox.run(["ip", "link", "set", self._guest.tap, "master", BRIDGE, "up"])
         self._remember(cut=False)
 
-    def plug_disk(self, size_bytes: int) -> str:
-        """Give it one more empty disk while it runs, until it is switched off; its device there."""
-        disk = self._guest.brick.with_name(f"{self.name}-more.img")
+    def plug_disk(self, size_bytes: int, *, stays: bool = False) -> str:
+        """Give it one more empty disk while it runs; its device there.
+
+        It is gone when the host is switched off, unless it `stays`: such a one is never taken out again.
+        """
+        disk = self._guest.second if stays else self._guest.brick.with_name(f"{self.name}-more.img")
         with disk.open("wb") as content:
             content.truncate(size_bytes)
         return uml.plug_disk(self._guest, disk)

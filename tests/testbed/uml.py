@@ -21,7 +21,10 @@ _SHIM = Path(__file__).with_name("xstate_shim.c")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Guest:
-    """One brick host as its kernel is told of it.  Addresses and taps are those of the sandbox's network."""
+    """One brick host as its kernel is told of it.  Addresses and taps are those of the sandbox's network.
+
+    second: the image of a second disk, which need not exist.
+    """
 
     name: str
     number: int
@@ -29,6 +32,7 @@ class Guest:
     image: Path
     cow: Path
     brick: Path
+    second: Path
     socket_dir: Path
 
     @property
@@ -51,6 +55,7 @@ class Guest:
             f"uml_dir={self.socket_dir}",
             f"ubda={self.cow},{self.image}",
             f"ubdb={self.brick}",
+            *([f"ubdd={self.second}"] if self.second.exists() else []),
             f"vec0:transport=tap,ifname={self.tap},depth=128,gro=1,mac={self.mac}",
             "root=/dev/ubda",
             "rw",
@@ -70,7 +75,8 @@ def plug_disk(guest: Guest, disk: Path) -> str:
     Raises:
         BedError: the guest says no.
     """
-    command = f"config ubdc={disk}".encode()
+    unit = "ubdd" if disk == guest.second else "ubdc"
+    command = f"config {unit}={disk}".encode()
     here = guest.socket_dir / guest.name / "plug"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as console:
         console.settimeout(20)
@@ -86,7 +92,7 @@ def plug_disk(guest: Guest, disk: Path) -> str:
         raise BedError(
             f"{guest.name} does not take the disk {disk}: {reply[12 : 12 + length].decode(errors='replace')}"
         )
-    return "/dev/ubdc"
+    return f"/dev/{unit}"
 
 
 def environment() -> dict[str, str]:

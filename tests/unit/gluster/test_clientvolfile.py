@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.gluster import volfile
-from kadalu_ext.gluster.clientvolfile import TlsFiles, client_volfile
+from kadalu_ext.gluster.clientvolfile import DISPERSE_OPTIONS, TlsFiles, client_volfile, risks
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.mounter.client import OPTIONS
 from kadalu_ext.operator.options import ALLOWED
@@ -39,6 +39,14 @@ def test_a_disperse_volume_loses_no_fsynced_data_at_its_limit() -> None:
         "parallel-writes": "off",
         "stripe-cache": "0",
     }
+
+
+def test_a_storage_may_take_the_risk_of_one_of_these_options() -> None:
+    options = {"disperse.eager-lock": "on", "disperse.stripe-cache": "0"}
+    assert risks(options) == {"disperse.eager-lock": "on"}
+    found = client_volfile(volume("disperse"), options=options).xlator("v-0").options
+    assert (found["eager-lock"], found["other-eager-lock"], found["stripe-cache"]) == ("on", "off", "0")
+    assert client_volfile(volume("replicate"), options=options).xlator("v-0").options == {"eager-lock": "on"}
 
 
 def test_a_replicate_volume_keeps_its_own_options() -> None:
@@ -73,7 +81,7 @@ def test_a_hidden_host_refuses_and_no_brick_is_left_out(hidden: set[str], kind: 
 
 
 def test_the_operator_accepts_just_the_options_that_a_client_takes() -> None:
-    assert frozenset(ALLOWED) == OPTIONS
+    assert frozenset(ALLOWED) == OPTIONS | frozenset(DISPERSE_OPTIONS)
 
 
 TLS = TlsFiles(certificate="/t/1.certificate", key="/t/1.key", ca="/t/1.ca")

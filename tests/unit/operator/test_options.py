@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.mounter import client
 from kadalu_ext.operator.options import ALLOWED, parse_options
 
 
@@ -54,7 +53,3 @@ def test_no_value_can_end_one_option_and_begin_another(given: dict[str, object])
     for value in options.values():
         assert value.isascii()
         assert value.replace(".", "").isalnum()
-
-
-def test_the_mounter_sets_every_option_that_is_allowed() -> None:
-    assert set(ALLOWED) == set(client.OPTIONS)

@@ -277,3 +277,24 @@ def test_what_a_stranger_wrote_is_valid_and_short_in_status_and_events() -> None
     shown = report(resource(), replace(usable(), bricks=(odd,)), now=NOW)[-1]
     assert isinstance(shown, PatchStatus)
     json.dumps(shown.status, ensure_ascii=False).encode()
+
+
+DISPERSE = replace(usable().geometry, kind=VolumeKind.DISPERSE, redundancy=1)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "options", "reason", "named"),
+    [
+        (DISPERSE, "disperse.eager-lock=on", "DataAtRisk", True),
+        (DISPERSE, "disperse.eager-lock=off,log-level=DEBUG", "DataAtRisk", False),
+        (usable().geometry, "disperse.eager-lock=on", "VolumeUsable", False),
+    ],
+)
+def test_that_a_full_pv_of_a_disperse_volume_is_a_risk_is_told_and_what_makes_it_worse(
+    geometry: Geometry, options: str, reason: str, named: bool
+) -> None:
+    details = {"gluster_node": "node1", "gluster_volname": "v", "gluster_options": options}
+    after, events = reported(replace(usable({"type": "External", "details": details}), geometry=geometry))
+    assert conditions(after)["Supported"]["reason"] == reason and reason in events
+    assert {conditions(after)[kind]["status"] for kind in ("Supported", "Ready")} == {"True"}
+    assert ("disperse.eager-lock=on" in conditions(after)["Supported"]["message"]) == named

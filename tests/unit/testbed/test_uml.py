@@ -15,6 +15,7 @@ def guest(number: int) -> Guest:
         image=Path("/disks/root.img"),
         cow=Path(f"/disks/brick{number}.cow"),
         brick=Path(f"/disks/brick{number}.img"),
+        second=Path(f"/disks/brick{number}-second.img"),
         socket_dir=Path("/run/x/uml"),
     )
 
