@@ -80,10 +80,11 @@ class Quota(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolVolume:
-    """One volume of a storage of whole volumes, and the glusterds that know it."""
+    """One volume of a storage of whole volumes, and the glusterds that know it. volume_id: as Storage has it."""
 
     volume: str
     hosts: tuple[str, ...]
+    volume_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class Storage:
         """One volume of the pool by itself, as that of `pv`; None if the pool has no such volume."""
         for each in self.pool:
             if each.volume == volume:
-                return replace(self, hosts=each.hosts, volume=volume, pool=(), whole=pv)
+                return replace(self, hosts=each.hosts, volume=volume, volume_id=each.volume_id, pool=(), whole=pv)
         return None
 
 
@@ -235,7 +236,11 @@ def to_json(storage: Storage) -> str:
     if storage.volume_id:
         entry["volume_id"] = storage.volume_id
     if storage.pool:
-        entry["pool"] = [{"volume": each.volume, "hosts": list(each.hosts)} for each in storage.pool]
+        entry["pool"] = [
+            {"volume": each.volume, "hosts": list(each.hosts)}
+            | ({"volume_id": each.volume_id} if each.volume_id else {})
+            for each in storage.pool
+        ]
     else:
         entry |= {"hosts": list(storage.hosts), "volume": storage.volume}
     if storage.whole is not None:
@@ -270,12 +275,12 @@ def from_json(text: str) -> Storage:
         if not isinstance(pool, list) or whole is not None:
             raise InvalidInputError(f"{where}: pool must be a list of volumes, without whole beside it")
         storage = _checked_pool(name, [_volume_and_hosts(each, where) for each in pool], options, float(overcommit))
-    volume_id = entry.get("volume_id", "")
-    if not isinstance(volume_id, str) or (volume_id and _UUID.fullmatch(volume_id) is None):
-        raise InvalidInputError(f"{where}: volume_id must be a UUID")
+        ids = [_volume_id(each, where) for each in pool]
+        known = zip(storage.pool, ids, strict=True)
+        storage = replace(storage, pool=tuple(replace(each, volume_id=volume_id) for each, volume_id in known))
     return replace(
         storage,
-        volume_id=volume_id,
+        volume_id=_volume_id(entry, where),
         tls=_one_of(name, "tls", entry, Encryption.NONE),
         reclaim=_one_of(name, "reclaim", entry, ReclaimPolicy.DELETE),
         quota=_one_of(name, "quota", entry, Quota.REQUIRED),
@@ -289,6 +294,13 @@ def _one_of(name: str, field: str, entry: Mapping[str, object], default: _Choice
     except ValueError:
         allowed = ", ".join(type(default))
         raise InvalidInputError(f"{CONFIG_MAP}: {name[:64]}: {field} must be one of {allowed}") from None
+
+
+def _volume_id(entry: Mapping[str, object], where: str) -> str:
+    volume_id = entry.get("volume_id", "")
+    if not isinstance(volume_id, str) or (volume_id and _UUID.fullmatch(volume_id) is None):
+        raise InvalidInputError(f"{where}: volume_id must be a UUID")
+    return volume_id
 
 
 def _volume_and_hosts(entry: object, where: str) -> tuple[str, list[str]]:

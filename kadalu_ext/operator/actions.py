@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kadalu_ext.claim import Claim
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.gluster.geometry import Brick, Geometry
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.operator.enforcing import Enforcement
+from kadalu_ext.operator.pool import Member
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Reason, reason_of
 from kadalu_ext.operator.render import Manifest
@@ -47,6 +49,8 @@ class Existing:
     pvs: names of the PVs of this storage, sorted; empty where nobody needed to know.
     provisioned: what is promised of it; None if that is not known.
     files: its TLS files in the Secret TLS_FILES, by their keys there; empty where nobody needed to know.
+    others: the ids of volumes, as pool.remembered reads them, of the other storages that were there before, by
+    their owners.
     """
 
     storage_class: Mapping[str, Any] | None = None
@@ -55,6 +59,7 @@ class Existing:
     pvs: tuple[str, ...] = ()
     provisioned: Provisioned | None = None
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def annotation(self, key: str) -> str | None:
         """An annotation of the StorageClass."""
@@ -68,7 +73,7 @@ class BrickSeen:
     """What one brick said of itself, or why it did not.
 
     online: clients may be writing to it. total_bytes, free_bytes: of its file system, if it told. error: why it did
-    not, for people, naming the brick.
+    not, for people, naming the brick. volume: whose brick it is, in a storage of whole volumes.
     """
 
     brick: Brick
@@ -76,6 +81,7 @@ class BrickSeen:
     total_bytes: int | None = None
     free_bytes: int | None = None
     error: str | None = None
+    volume: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,8 @@ class Usable:
     """What is asked for can be had: the gluster volume, as its glusterd describes it.
 
     bricks: all of them, in gluster's order; empty if they were not asked. enforcement: what they say of the canary.
-    reserve: what the bricks keep free.
+    reserve: what the bricks keep free. members: of a storage of whole volumes, each of them; volume_id then is what
+    pool.ids_text says, and geometry that of one. claim: whose one volume is, whole; a text: why nobody knows.
     """
 
     spec: StorageSpec
@@ -92,10 +99,15 @@ class Usable:
     bricks: tuple[BrickSeen, ...] = ()
     enforcement: Enforcement | None = None
     reserve: Reserve = field(default_factory=Reserve)
+    members: tuple[Member, ...] = ()
+    claim: Claim | str | None = None
 
     @property
     def capacity_bytes(self) -> int | None:
-        """What the volume holds: as much as its smallest brick that told, times the bricks that share the data."""
+        """What the volume holds: as much as its smallest brick that told, times the bricks that share the data. Of
+        whole volumes the sum."""
+        if self.members:
+            return sum(each.size_bytes for each in self.members)
         carriers = set(self.geometry.data_carriers)
         sizes = [each.total_bytes for each in self.bricks if each.total_bytes is not None and each.brick in carriers]
         return min(sizes) * self.geometry.data_bricks if sizes else None
@@ -107,7 +119,9 @@ class Usable:
 
     @property
     def takes_writes(self) -> bool:
-        """Whether enough bricks are online."""
+        """Whether enough bricks are online; of whole volumes, whether those of one are."""
+        if self.members:
+            return any(each.problem is None for each in self.members)
         return not self.offline or self.geometry.takes_writes([e.brick.name for e in self.bricks if e.online])
 
 

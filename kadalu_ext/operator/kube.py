@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from kadalu_ext.operator.actions import (
 from kadalu_ext.operator.following import Seen
 from kadalu_ext.operator.lease import LeaseState
 from kadalu_ext.operator.pvs import pv_of
-from kadalu_ext.operator.render import FINALIZER, LABELS, OWNER, config_key
+from kadalu_ext.operator.render import FINALIZER, LABELS, OWNER, VOLUME_ID, config_key
 from kadalu_ext.operator.secrets import tls_of
 from kadalu_ext.operator.spec import StorageSpec
 from kadalu_ext.storage import CONFIG_MAP, TLS_FILES, Encryption, StorageName, storage_class_name, tls_key
@@ -123,11 +123,26 @@ class Kube:
             ),
             config_entry=None if config is None else (config.data or {}).get(config_key(name)),
         )  # fmt: skip
+        existing = replace(existing, others=self._others(existing.storage_class, storage_class_name(name)))
         owner = existing.annotation(OWNER)
         if owner in (None, resource.owner):
             return existing
         lives = self.resource(*owner.split("/", 1)) is not None if "/" in owner else False
-        return Existing(storage_class=existing.storage_class, config_entry=existing.config_entry, owner_lives=lives)
+        return replace(existing, owner_lives=lives)
+
+    def _others(self, own: Mapping[str, Any] | None, name: str) -> dict[str, str]:
+        """The volumes' ids of other storages, by their owners: of those whose StorageClass is older than `own`."""
+        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
+        listing = self._objects.list_cluster_custom_object
+        found = _call("list StorageClasses", listing, *_STORAGE, label_selector=selector)
+        others = {}
+        for each in found["items"]:
+            metadata = each["metadata"]
+            annotations = metadata.get("annotations") or {}
+            before = own is None or _age(metadata) < _age(own["metadata"])
+            if metadata["name"] != name and before and {OWNER, VOLUME_ID} <= annotations.keys():
+                others[annotations[OWNER]] = annotations[VOLUME_ID]
+        return others
 
     def pvs_of(self, name: str) -> tuple[str, ...]:
         """The names of all PVs of the storage, sorted; read anew, not from any cache."""
@@ -272,6 +287,11 @@ class Kube:
             if given:
                 secret = {"metadata": {"name": TLS_FILES, "labels": dict(LABELS)}, "data": given}
                 _call(what, self._core.create_namespaced_secret, self._namespace, secret)
+
+
+def _age(metadata: Mapping[str, Any]) -> tuple[str, str]:
+    """The smaller, the older; of those made in one second, one is the older for everybody."""
+    return metadata.get("creationTimestamp", ""), metadata["name"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
+from kadalu_ext.claim import CLAIM_XATTR, Claim, ClaimState, held
 from kadalu_ext.errors import HostUnreachableError, KadaluExtError, TlsError, WireError
-from kadalu_ext.gluster.brick import BrickAnswer, BrickProbe
+from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.facts import VolumeFacts, volume_facts
 from kadalu_ext.gluster.support import BLOCK_META, block_hosting
@@ -17,9 +19,16 @@ from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
 from kadalu_ext.operator.canary import Canaries
 from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.metrics import Key
+from kadalu_ext.operator.pool import Member, ids_text
+from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done
 from kadalu_ext.operator.spec import StorageSpec
 from kadalu_ext.storage import Encryption, Quota, StorageName
+
+_AT_A_TIME: Final = 8
+"""Volumes of one storage that are looked at side by side."""
+
+_CLAIMS: Final = Attribute(path="", name=f"{CLAIM_XATTR}*")
 
 HOST_TIMEOUT_S: Final = 2.0
 """For one call to one host; a live one answers within milliseconds."""
@@ -37,7 +46,8 @@ class Observer:
     def __init__(self, *, failed: Callable[[str, str], None] = lambda _host, _error: None) -> None:
         self._failed = failed
         self._lock = threading.Lock()
-        self._probes: dict[str, tuple[VolumeFacts, str, BrickProbe]] = {}
+        self._probes: dict[tuple[str, str], tuple[VolumeFacts, BrickProbe]] = {}
+        """By the names of storage and volume."""
         self._canaries = Canaries()
         self._owners: dict[str, Key] = {}
 
@@ -46,6 +56,26 @@ class Observer:
 
         tls: what its cluster is spoken to with.
         """
+        if not spec.storage.pool:
+            return self._look(spec, tls)
+        with ThreadPoolExecutor(_AT_A_TIME) as executor:
+            storages = (spec.storage.of_volume(each.volume) for each in spec.storage.pool)
+            one_by_one = [replace(spec, storage=each) for each in storages if each is not None]
+            found = list(executor.map(lambda each: self._look(each, tls, whole=True), one_by_one))
+        seen = [each for each in found if isinstance(each, Usable)]
+        if not seen:
+            return next(each for each in found if isinstance(each, Problem))
+        members = tuple(map(_member, one_by_one, found))
+        return Usable(
+            spec=spec,
+            volume_id=ids_text(members),
+            geometry=seen[0].geometry,
+            bricks=tuple(replace(brick, volume=each.spec.volume) for each in seen for brick in each.bricks),
+            members=members,
+        )
+
+    def _look(self, spec: StorageSpec, tls: Tls | None, *, whole: bool = False) -> Usable | Problem:
+        """At one volume, which may be a PV as a whole."""
         volume = spec.storage.volume
 
         def ask(glusterd: Glusterd) -> VolumeFacts:
@@ -62,14 +92,23 @@ class Observer:
         disagrees = _disagrees(spec, facts)
         if disagrees is not None:
             return Problem.of(disagrees, volume=volume)
-        probe = self._probe(spec, facts)
+        probe = self._probe(spec, facts, alone=not whole)
         if any(answer.stat is not None for answer in probe.stat_directory(BLOCK_META)):
             return Problem.of(block_hosting(volume), volume=volume)
+        answers = probe.stat_directory("", _CLAIMS)
+        claim = _claim(answers, facts, volume)
+        if not whole and isinstance(claim, Claim) and claim.state is not ClaimState.FREE:
+            return Problem(
+                reason=Reason.VOLUME_SHARED,
+                details=f"volume {volume}: all of it is, or was until it is emptied, the PV {claim.storage}/{claim.pv}",
+                volume=volume,
+            )
         return Usable(
             spec=spec,
             volume_id=facts.volume_id,
             geometry=facts.geometry,
-            bricks=tuple(map(self._seen, probe.stat_directory(""))),
+            bricks=tuple(map(self._seen, answers)),
+            claim=claim,
             enforcement=self._look_at_canary(spec, probe, facts),
             reserve=facts.reserve,
         )
@@ -96,20 +135,23 @@ class Observer:
             self._owners.pop(key[1], None)
         self._canaries.forget(StorageName(key[1]))
         with self._lock:
-            found = self._probes.pop(key[1], None)
-        if found is not None:
-            found[2].close()
+            found = [self._probes.pop(each) for each in list(self._probes) if each[0] == key[1]]
+        for _, probe in found:
+            probe.close()
 
-    def _probe(self, spec: StorageSpec, facts: VolumeFacts) -> BrickProbe:
+    def _probe(self, spec: StorageSpec, facts: VolumeFacts, *, alone: bool) -> BrickProbe:
         name, volume = spec.storage.name, spec.storage.volume
         with self._lock:
-            found = self._probes.get(name)
-            if found is not None and found[:2] == (facts, volume):
-                return found[2]
+            found = self._probes.get((name, volume))
+            if found is not None and found[0] == facts:
+                return found[1]
+            # of a volume that the storage was on before; those of a pool stay until it goes
+            gone = [] if not alone else [each for each in self._probes if each[0] == name and each[1] != volume]
+            old = [self._probes.pop(each)[1] for each in gone] + ([found[1]] if found is not None else [])
             probe = BrickProbe(volume, facts.volume_id, facts.geometry, BRICK_TIMEOUT_S, tls=facts.tls)
-            self._probes[name] = (facts, volume, probe)
-        if found is not None:
-            found[2].close()
+            self._probes[name, volume] = (facts, probe)
+        for each in old:
+            each.close()
         return probe
 
     def _seen(self, answer: BrickAnswer) -> BrickSeen:
@@ -118,6 +160,29 @@ class Observer:
             return BrickSeen(brick=answer.brick, online=answer.up, error=answer.error)
         total, free = answer.stat.total_bytes, answer.stat.free_bytes
         return BrickSeen(brick=answer.brick, online=True, total_bytes=total, free_bytes=free)
+
+
+def _claim(answers: Sequence[BrickAnswer], facts: VolumeFacts, volume: str) -> Claim | str:
+    """Whose a volume is, whole; a text: why nobody knows."""
+    try:
+        return held(answers, facts.geometry, volume=volume)
+    except KadaluExtError as error:
+        return str(error)
+
+
+def _member(spec: StorageSpec, found: Usable | Problem) -> Member:
+    if isinstance(found, Problem):
+        return Member(volume=spec.volume, problem=found.message)
+    claim, problem = (None, found.claim) if isinstance(found.claim, str) else (found.claim, None)
+    if problem is None and not found.takes_writes:
+        problem = f"{len(found.offline)} of its {len(found.bricks)} bricks are offline"
+    return Member(
+        volume=spec.volume,
+        volume_id=found.volume_id,
+        size_bytes=found.capacity_bytes or 0,
+        claim=claim,
+        problem=problem,
+    )
 
 
 def _disagrees(spec: StorageSpec, facts: VolumeFacts) -> TlsError | None:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.operator import render
+from kadalu_ext.operator import pool, render
 from kadalu_ext.operator.actions import (
     Action,
     CreateStorageClass,
@@ -36,7 +37,7 @@ from kadalu_ext.operator.actions import (
 from kadalu_ext.operator.changes import changes
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.report import report
-from kadalu_ext.operator.spec import StorageSpec, not_served, parse_spec
+from kadalu_ext.operator.spec import StorageSpec, parse_spec
 from kadalu_ext.storage import PROVISIONER, Encryption, StorageName, storage_class_name, tls_key
 
 _LISTED_PVS: Final = 10
@@ -49,12 +50,9 @@ def accept(resource: Resource, existing: Existing) -> StorageSpec | Problem:
         spec = parse_spec(resource.name, resource.spec)
     except InvalidInputError as error:
         return Problem(reason=Reason.INVALID_SPEC, details=str(error))
-    unserved = not_served(spec)
-    if unserved is not None:
-        return Problem(reason=Reason.NOT_SUPPORTED_YET, details=unserved, volume=spec.storage.volume)
     taken = _taken(resource, existing)
     if taken is not None:
-        return Problem(reason=Reason.NAME_TAKEN, details=taken, volume=spec.storage.volume)
+        return Problem(reason=Reason.NAME_TAKEN, details=taken, volume=spec.volume)
     return spec
 
 
@@ -62,7 +60,8 @@ def needs_pvs(resource: Resource, outcome: Usable | Problem, existing: Existing)
     """Whether plan() must know the storage's PVs: where what was made for it may have to go, or to point elsewhere."""
     if isinstance(outcome, Problem):
         return outcome.reason.lasting and (existing.storage_class is not None or existing.config_entry is not None)
-    return _volume_of_pvs(resource, existing) not in (None, outcome.volume_id)
+    earlier = _volume_of_pvs(resource, existing)
+    return earlier is not None and pool.merged(outcome.volume_id, earlier) != earlier
 
 
 def _volume_of_pvs(resource: Resource, existing: Existing) -> str | None:
@@ -93,7 +92,9 @@ def plan(
 
     files: gluster's three, by their names, with which the volume was seen to be usable; none without TLS.
     """
-    outcome = _changed(resource, outcome, existing) or outcome
+    if isinstance(outcome, Usable):
+        outcome = replace(outcome, volume_id=pool.merged(outcome.volume_id, _volume_of_pvs(resource, existing)))
+    outcome = _shared(outcome, existing) or _changed(resource, outcome, existing) or outcome
     told = report(resource, outcome, now=now, provisioned=existing.provisioned)
     if isinstance(outcome, Usable):
         return _ensure(resource, outcome, existing, now, files or {}) + told
@@ -136,17 +137,34 @@ def _taken(resource: Resource, existing: Existing) -> str | None:
 def _changed(resource: Resource, outcome: Usable | Problem, existing: Existing) -> Problem | None:
     """Under PVs the volume stays what it is, or they would all at once be somewhere else."""
     earlier = _volume_of_pvs(resource, existing)
-    if isinstance(outcome, Problem) or not existing.pvs or earlier in (None, outcome.volume_id):
+    if isinstance(outcome, Problem) or not existing.pvs or earlier is None or pool.keeps(outcome.volume_id, earlier):
         return None
-    storage = outcome.spec.storage
+    spec = outcome.spec
     return Problem(
         reason=Reason.VOLUME_CHANGED,
         details=(
-            f"volume {storage.volume} of {', '.join(storage.hosts)} has the id {outcome.volume_id}, but the "
+            f"volume {spec.volume} of {', '.join(spec.hosts)} has the id {outcome.volume_id}, but the "
             f"{len(existing.pvs)} PVs of this storage are on the volume with the id {earlier}"
         ),
-        volume=storage.volume,
+        volume=spec.volume,
     )
+
+
+def _shared(outcome: Usable | Problem, existing: Existing) -> Problem | None:
+    """A volume that is one PV, whole, is nobody else's."""
+    if isinstance(outcome, Problem):
+        return None
+    for other, text in existing.others.items():
+        if ids := pool.shared(outcome.volume_id, text):
+            return Problem(
+                reason=Reason.VOLUME_SHARED,
+                details=(
+                    f"the volume with the id {min(ids)} is the KadaluStorage {other}'s, and one of the two has whole "
+                    "volumes as PVs, with nothing else on them"
+                ),
+                volume=outcome.spec.volume,
+            )
+    return None
 
 
 def _ensure(

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     VOLUME_USABLE = "VolumeUsable"
     SPACE_RESERVED = "SpaceReserved"
     DATA_AT_RISK = "DataAtRisk"
+    SOME_UNUSABLE = "SomeUnusable"
     STORAGE_READY = "StorageReady"
     STORAGE_CHANGED = "StorageChanged"
     STORAGE_DEGRADED = "StorageDegraded"
@@ -45,9 +46,10 @@ class Reason(StrEnum):
     NOT_ENFORCED = "NotEnforced"
     NO_LIMIT = "NoLimit"
     QUOTA_OFF = "QuotaOff"
+    WHOLE_VOLUMES = "WholeVolumes"
 
     INVALID_SPEC = "InvalidSpec"
-    NOT_SUPPORTED_YET = "NotSupportedYet"
+    VOLUME_SHARED = "VolumeShared"
     NAME_TAKEN = "NameTaken"
     VOLUME_CHANGED = "VolumeChanged"
     HOST_UNREACHABLE = "HostUnreachable"
@@ -110,6 +112,11 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
         "spec.quota is none: sizes are counted, not enforced, and a pod may write more than its claim says, to the "
         "volume's end. Write quota: required to have them enforced."
     ),
+    Reason.WHOLE_VOLUMES: "Each PV is a whole volume, and as large as that: there is nothing to enforce.",
+    Reason.VOLUME_SHARED: (
+        "Take the volume out of one of the two. A volume that a deleted claim has left behind is freed by hand: "
+        "docs/troubleshooting.md."
+    ),
     Reason.NAME_TAKEN: "Give this KadaluStorage another name, or delete what has the name.",
     Reason.VOLUME_CHANGED: (
         "Put the earlier volume's name and hosts back, or delete these PVs first; "
@@ -159,7 +166,7 @@ _OF_VOLUMES: Final[Mapping[type[errors.KadaluExtError], Reason]] = {
 _CONDITIONS: Final[Mapping[Reason, Condition]] = {
     **dict.fromkeys(_OF_VOLUMES.values(), Condition.SUPPORTED),
     Reason.INVALID_SPEC: Condition.ACCEPTED,
-    Reason.NOT_SUPPORTED_YET: Condition.ACCEPTED,
+    Reason.VOLUME_SHARED: Condition.ACCEPTED,
     Reason.NAME_TAKEN: Condition.ACCEPTED,
     Reason.VOLUME_CHANGED: Condition.ACCEPTED,
     Reason.HOST_UNREACHABLE: Condition.REACHABLE,
@@ -176,7 +183,7 @@ _CONDITIONS: Final[Mapping[Reason, Condition]] = {
 _LASTING: Final = frozenset(
     {
         Reason.INVALID_SPEC,
-        Reason.NOT_SUPPORTED_YET,
+        Reason.VOLUME_SHARED,
         Reason.NAME_TAKEN,
         Reason.VOLUME_CHANGED,
         Reason.VOLUME_NOT_FOUND,

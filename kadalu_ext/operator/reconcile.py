@@ -134,7 +134,7 @@ class Reconciler:
         )
 
     def _look(self, resource: Resource, spec: StorageSpec) -> tuple[Usable | Problem, Tls | None]:
-        volume = spec.storage.volume
+        volume = spec.volume
         try:
             tls = self._cluster.tls(resource.namespace, spec)
         except NotFoundError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from kadalu_ext.operator.pool import remembered
 from kadalu_ext.operator.spec import StorageSpec
 from kadalu_ext.storage import PROVISIONER, ReclaimPolicy, StorageName, storage_class_name, to_json, to_parameters
 
@@ -56,7 +57,12 @@ def config_key(name: StorageName) -> str:
 
 def config_entry(spec: StorageSpec, *, volume_id: str) -> str:
     """The storage's entry in the ConfigMap."""
-    return to_json(replace(spec.storage, volume_id=volume_id))
+    storage = spec.storage
+    if storage.pool:
+        ids = remembered(volume_id).volumes
+        pool = tuple(replace(each, volume_id=ids.get(each.volume, "")) for each in storage.pool)
+        return to_json(replace(storage, pool=pool))
+    return to_json(replace(storage, volume_id=volume_id))
 
 
 def event(

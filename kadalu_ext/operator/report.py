@@ -13,9 +13,8 @@ from typing import Any, Final
 from kadalu_ext.gluster.clientvolfile import risks
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.gluster.support import USUAL_RESERVE, Reserve
-from kadalu_ext.operator import render
+from kadalu_ext.operator import pool, render
 from kadalu_ext.operator.actions import Action, BrickSeen, PatchStatus, PostEvent, Problem, Resource, Usable
-from kadalu_ext.operator.enforcing import Enforcement
 from kadalu_ext.operator.pvs import Provisioned
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.storage import Quota, storage_class_name
@@ -45,6 +44,7 @@ _MEANWHILE: Final = {
 }
 _OF_A_VOLUME: Final = (
     "volume", "volumeId", "type", "brickCount", "bricksOnline", "bricks", "capacity", "overcommit", "storageClass",
+    "volumes", "volumesFree",
 )  # fmt: skip
 Finding = tuple[str, Reason, str]
 """Status, reason and message of a condition."""
@@ -120,7 +120,7 @@ def _findings(outcome: Usable | Problem, measured: Mapping[str, str]) -> dict[Co
     if isinstance(outcome, Usable):
         good: dict[Condition, Finding] = {condition: ("True", *found) for condition, found in _GOOD.items()}
         wanted, ready = outcome.spec.storage.quota, _bricks_up(outcome)
-        quota = _quota(outcome.enforcement, measured, wanted)
+        quota = _quota(outcome, measured, wanted)
         if quota[0] == "False" and wanted is Quota.REQUIRED and ready[0] == "True":
             ready = quota  # each claim would wait for that brick
         supported = _supported(outcome)
@@ -137,7 +137,10 @@ def _findings(outcome: Usable | Problem, measured: Mapping[str, str]) -> dict[Co
     return findings | {Condition.QUOTA_ENFORCED: not_measured, Condition.READY: bad}
 
 
-def _quota(found: Enforcement | None, earlier: Mapping[str, str], wanted: Quota) -> Finding:
+def _quota(usable: Usable, earlier: Mapping[str, str], wanted: Quota) -> Finding:
+    found = usable.enforcement
+    if usable.members:
+        return "Unknown", Reason.WHOLE_VOLUMES, Reason.WHOLE_VOLUMES.remedy
     if wanted is Quota.NONE:
         return "Unknown", Reason.QUOTA_OFF, Reason.QUOTA_OFF.remedy
     if found is None:
@@ -152,6 +155,10 @@ def _quota(found: Enforcement | None, earlier: Mapping[str, str], wanted: Quota)
 
 
 def _supported(usable: Usable) -> Finding:
+    if usable.members:
+        bad = pool.problems(usable.members)
+        said = "every volume can be a PV" if bad is None else f"some volumes cannot be taken: {bad}"
+        return "True", Reason.VOLUME_USABLE if bad is None else Reason.SOME_UNUSABLE, said
     if usable.geometry.kind is VolumeKind.DISPERSE:
         taken = ", ".join(map("=".join, risks(usable.spec.storage.options).items()))
         more = f", and with {taken} lose what was fsynced: take that out of gluster_options and mountOptions"
@@ -164,7 +171,7 @@ def _supported(usable: Usable) -> Finding:
         )
     if usable.reserve in (Reserve(), USUAL_RESERVE):
         return ("True", *_GOOD[Condition.SUPPORTED])
-    volume = usable.spec.storage.volume
+    volume = usable.spec.volume
     return (
         "True",
         Reason.SPACE_RESERVED,
@@ -175,10 +182,15 @@ def _supported(usable: Usable) -> Finding:
 
 def _bricks_up(usable: Usable) -> Finding:
     """Ready, of a volume that is as it should be but perhaps for its bricks."""
+    bad = pool.problems(usable.members)
+    if bad is not None and not usable.takes_writes:
+        return "False", Reason.BRICKS_DOWN, f"no volume can be used: {bad}"
+    if bad is not None:
+        return "True", Reason.STORAGE_DEGRADED, f"claims of its StorageClass are served, but not by all volumes: {bad}"
     if not usable.offline:
         return ("True", *_GOOD[Condition.READY])
     count, names = len(usable.offline), ", ".join(str(seen.brick) for seen in usable.offline)
-    volume = usable.spec.storage.volume
+    volume = usable.spec.volume
     down = f"{count} of {len(usable.bricks)} bricks of volume {volume} {'is' if count == 1 else 'are'} offline: {names}"
     remedy = (
         f"Is the host up? gluster volume status {volume} shows its processes, and gluster volume start {volume} force "
@@ -195,10 +207,11 @@ def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Pr
         promised = {"pvs": provisioned.pvs, "provisioned": format_quantity(provisioned.total_bytes)}
     if isinstance(outcome, Usable):
         return {
-            "volume": outcome.spec.storage.volume,
+            "volume": outcome.spec.volume,
             "volumeId": outcome.volume_id,
-            "type": volume_type(outcome.geometry),
-            "brickCount": len(outcome.geometry.bricks),
+            "type": "Whole volumes" if outcome.members else volume_type(outcome.geometry),
+            "brickCount": len(outcome.bricks) or len(outcome.geometry.bricks),
+            **_volumes(outcome),
             "storageClass": storage_class_name(outcome.spec.storage.name),
             **_bricks(outcome),
             **_capacity(outcome, before, provisioned),
@@ -213,6 +226,14 @@ def _facts(outcome: Usable | Problem, before: Mapping[str, Any], provisioned: Pr
         known = [{key: each[key] for key in ("host", "path", "arbiter")} for each in before["bricks"]]
         gone = {"bricks": known, "bricksOnline": f"?/{len(known)}"}
     return gone | promised | ({"volume": outcome.volume} if outcome.volume else {})
+
+
+def _volumes(usable: Usable) -> dict[str, Any]:
+    if not usable.members:
+        return {"volumes": None, "volumesFree": None}  # it may have been a storage of whole volumes before
+    free = sum(each.free for each in usable.members)
+    volumes = [{key: render.plain(text) for key, text in each.status().items()} for each in usable.members]
+    return {"volumes": volumes, "volumesFree": f"{free}/{len(usable.members)}"}
 
 
 def _bricks(usable: Usable) -> dict[str, Any]:
@@ -232,6 +253,7 @@ def _brick(seen: BrickSeen, enforcing: bool | None) -> dict[str, Any]:
         "arbiter": brick.arbiter,
         "online": seen.online,
     }
+    shown |= {} if seen.volume is None else {"volume": seen.volume}
     shown |= {} if enforcing is None else {"enforcing": enforcing}
     return shown | ({"error": render.plain(seen.error)} if seen.error else {})
 

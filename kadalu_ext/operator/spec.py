@@ -11,18 +11,20 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv6Address
 from typing import Final, NoReturn, TypeVar
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.operator.options import parse_mount_options, parse_options
+from kadalu_ext.operator.pool import named
 from kadalu_ext.storage import (
     OVERCOMMIT_MAX,
     OVERCOMMIT_MIN,
     Encryption,
+    PoolVolume,
     Quota,
     ReclaimPolicy,
     Storage,
@@ -33,6 +35,8 @@ from kadalu_ext.storage import (
 )
 
 MAX_HOSTS: Final = 64
+MAX_VOLUMES: Final = 256
+"""Of one storage whose PVs are whole volumes."""
 
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
 
@@ -41,16 +45,26 @@ _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
 class StorageSpec:
     """What a KadaluStorage asks for, whole and normalised.
 
-    native: True if PVs are directories of the volume (Kadalu's format); False if the whole volume is one PV.
     tls_secret: name of the Secret with the client's certificate, in the KadaluStorage's namespace; None if nothing of
     the cluster is encrypted. What is, `storage.tls` says.
     mount_options: of the PVs' mounts in pods, among storage.MOUNT_OPTIONS.
     """
 
     storage: Storage
-    native: bool = True
     tls_secret: str | None = None
     mount_options: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        pool = self.storage.pool
+        return tuple(dict.fromkeys(host for each in pool for host in each.hosts)) if pool else self.storage.hosts
+
+    @property
+    def volume(self) -> str:
+        """The volume, or the volumes, for people."""
+        pool = self.storage.pool
+        return named(each.volume for each in pool) if pool else self.storage.volume
 
 
 _SPEC_FIELDS: Final = (
@@ -61,7 +75,7 @@ _DETAIL_FIELDS: Final = (
     "gluster_node", "gluster_host", "gluster_nodes", "gluster_hosts", "gluster_backup_nodes", "gluster_volname",
     "gluster_options",
 )  # fmt: skip
-_HOST_FIELDS: Final = _DETAIL_FIELDS[:5]
+DETAIL_HOSTS: Final = _DETAIL_FIELDS[:5]
 """In the order in which their hosts are asked."""
 
 _WITHOUT_MEANING: Final = {
@@ -74,34 +88,9 @@ _WITHOUT_MEANING: Final = {
 _EXAMPLE: Final = "details: [{gluster_node: node1, gluster_volname: volume_name}]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _NotServed:
-    field: str
-    asked: Callable[[StorageSpec], bool]
-    what: str
-    instead: str
-
-
-NOT_SERVED: Final = (
-    _NotServed(
-        field="spec.kadalu-format",
-        asked=lambda spec: not spec.native,
-        what="one PV for a whole volume",
-        instead="remove the field, and PVs are directories of the volume",
-    ),
-)
-"""The one table of what is understood but not done yet."""
-
-
 def is_ours(spec: object) -> bool:
     """Whether a KadaluStorage is for this operator. All other types are of Kadalu's own, which may run beside it."""
     return isinstance(spec, Mapping) and spec.get("type") == "External"
-
-
-def not_served(spec: StorageSpec) -> str | None:
-    """What `spec` asks for that this version does not do, in one message; None if it does all of it."""
-    asked = [f"{row.field}: not supported yet: {row.what}; {row.instead}" for row in NOT_SERVED if row.asked(spec)]
-    return ". ".join(asked) or None
 
 
 def parse_spec(name: str, spec: object) -> StorageSpec:
@@ -114,32 +103,58 @@ def parse_spec(name: str, spec: object) -> StorageSpec:
     fields = _Fields("spec", spec, _SPEC_FIELDS)
     if fields.take("type") != "External":
         _refuse("spec.type", _shown(fields.take("type")), "External", "type: External")
-    details_path, details = _details(fields.take("details"))
-    detail = _Fields(details_path, details, _DETAIL_FIELDS)
-    hosts = _hosts(detail)
+    native = _native(fields)
+    entries = [_Fields(path, entry, _DETAIL_FIELDS) for path, entry in _details(fields.take("details"), native)]
+    pool = tuple(PoolVolume(volume=_volume(entry), hosts=_hosts(entry)) for entry in entries)
+    mount_options, options = _options(fields, entries)
+    tls_secret, tls = _tls(fields)
+    storage = Storage(
+        name=check_storage_name(name),
+        hosts=pool[0].hosts,
+        volume=pool[0].volume,
+        options=options,
+        overcommit=_overcommit(fields),
+        tls=tls,
+        reclaim=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
+        quota=_choice(fields, "quota", Quota, Quota.REQUIRED if native else Quota.NONE),
+    )
+    if not native:
+        _check_whole(fields, storage, pool)
+        storage = replace(storage, hosts=(), volume="", pool=pool)
+    return StorageSpec(storage=storage, tls_secret=tls_secret, mount_options=mount_options)
+
+
+def _volume(detail: _Fields) -> str:
     volume = detail.take("gluster_volname")
     if not isinstance(volume, str) or not _is(check_volume_name, volume):
         _refuse(
             detail.path("gluster_volname"), _shown(volume), "the name of a gluster volume (letters, digits, '_', '-')",
             "gluster_volname: volume_name",
         )  # fmt: skip
-    mount_options, options = _options(fields, detail)
-    tls_secret, tls = _tls(fields)
-    return StorageSpec(
-        storage=Storage(
-            name=check_storage_name(name),
-            hosts=hosts,
-            volume=volume,
-            options=options,
-            overcommit=_overcommit(fields),
-            tls=tls,
-            reclaim=_choice(fields, "pvReclaimPolicy", ReclaimPolicy, ReclaimPolicy.DELETE),
-            quota=_choice(fields, "quota", Quota, Quota.REQUIRED),
-        ),
-        native=_native(fields),
-        tls_secret=tls_secret,
-        mount_options=mount_options,
-    )
+    return volume
+
+
+def _check_whole(fields: _Fields, storage: Storage, pool: Sequence[PoolVolume]) -> None:
+    """What cannot be had of whole volumes."""
+    names = [each.volume for each in pool]
+    for at, volume in enumerate(names):
+        if volume in names[:at]:
+            _refuse(f"spec.details[{at}].gluster_volname", f"{volume} is there twice", "each volume once", "vol_2")
+    if storage.reclaim is ReclaimPolicy.ARCHIVE:
+        _refuse(
+            fields.path("pvReclaimPolicy"), "archive, and a PV that is a whole volume has no place to be moved to",
+            "delete (the volume is emptied and free again), retain (it stays as it is)", "pvReclaimPolicy: retain",
+        )  # fmt: skip
+    if storage.quota is not Quota.NONE:
+        _refuse(
+            fields.path("quota"), f"{storage.quota}, and a PV that is a whole volume is as large as that",
+            "none, or no such field, where kadalu-format is false", "quota: none",
+        )  # fmt: skip
+    if storage.overcommit != 1.0:
+        _refuse(
+            fields.path("overcommit"), "says nothing of PVs that are whole volumes",
+            "1, or no such field, where kadalu-format is false", "overcommit: 1",
+        )  # fmt: skip
 
 
 class _Fields:
@@ -208,17 +223,19 @@ def _is(check: Callable[[str], object], text: str) -> bool:
     return True
 
 
-def _details(value: object) -> tuple[str, object]:
-    """The one object of `details`, with its path."""
+def _details(value: object, native: bool) -> list[tuple[str, object]]:
+    """The entries of `details`, each with its path: the one volume, or those of which each is one PV."""
     if not isinstance(value, list):
-        return "spec.details", value
-    if len(value) != 1:
+        return [("spec.details", value)]
+    if native and len(value) != 1:
         _refuse(
             "spec.details", f"has {len(value)} entries",
-            "one, because a storage is one volume (its further hosts go to gluster_hosts)",
+            "one (its further hosts go to gluster_hosts), unless kadalu-format is false and each volume is one PV",
             "details: [{gluster_hosts: [node1, node2], gluster_volname: volume_name}]",
         )  # fmt: skip
-    return "spec.details[0]", value[0]
+    if not 1 <= len(value) <= MAX_VOLUMES:
+        _refuse("spec.details", f"has {len(value)} entries", f"1 to {MAX_VOLUMES} volumes", _EXAMPLE)
+    return [(f"spec.details[{at}]", entry) for at, entry in enumerate(value)]
 
 
 def _texts(fields: _Fields, name: str, example: str) -> list[str]:
@@ -232,7 +249,7 @@ def _texts(fields: _Fields, name: str, example: str) -> list[str]:
 
 def _hosts(detail: _Fields) -> tuple[str, ...]:
     hosts: dict[str, None] = {}  # a set that keeps its order
-    for name in _HOST_FIELDS:
+    for name in DETAIL_HOSTS:
         for host in _texts(detail, name, f"{name}: node1"):
             if not _is(_check_host, host):
                 _refuse(
@@ -242,7 +259,7 @@ def _hosts(detail: _Fields) -> tuple[str, ...]:
     if not 1 <= len(hosts) <= MAX_HOSTS:
         _refuse(
             detail.path("gluster_node"), "no host given" if not hosts else f"{len(hosts)} hosts",
-            f"1 to {MAX_HOSTS} hosts that run glusterd, in any of {', '.join(_HOST_FIELDS)}", "gluster_node: node1",
+            f"1 to {MAX_HOSTS} hosts that run glusterd, in any of {', '.join(DETAIL_HOSTS)}", "gluster_node: node1",
         )  # fmt: skip
     return tuple(hosts)
 
@@ -301,18 +318,20 @@ def _overcommit(fields: _Fields) -> float:
         _refuse(fields.path("overcommit"), _shown(value), allowed, "overcommit: 1.5")
 
 
-def _options(fields: _Fields, detail: _Fields) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Those of mounts, and those of the gluster client, which may stand in either field."""
-    given = detail.take("gluster_options")
-    options = {} if given is None else parse_options(given, field=detail.path("gluster_options"))
+def _options(fields: _Fields, entries: Sequence[_Fields]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Those of mounts, and those of the gluster client, which may stand in either field: one set for all volumes."""
     texts = _texts(fields, "mountOptions", "mountOptions: [noatime]")
-    bind, client = parse_mount_options(texts, field=fields.path("mountOptions"))
-    for key, value in client.items():
-        if options.setdefault(key, value) != value:
-            _refuse(
-                f"{detail.path('gluster_options')} and {fields.path('mountOptions')}",
-                f"{key} is {options[key]} in one and {value} in the other", "one of them", f"{key}={value}",
-            )  # fmt: skip
+    bind, options = parse_mount_options(texts, field=fields.path("mountOptions"))
+    said = dict.fromkeys(options, fields.path("mountOptions"))
+    for detail in entries:
+        given, path = detail.take("gluster_options"), detail.path("gluster_options")
+        for key, value in ({} if given is None else parse_options(given, field=path)).items():
+            if options.setdefault(key, value) != value:
+                _refuse(
+                    f"{path} and {said[key]}", f"{key} is {value} in one and {options[key]} in the other",
+                    "one of them", f"{key}={value}",
+                )  # fmt: skip
+            said.setdefault(key, path)
     return bind, options
 
 

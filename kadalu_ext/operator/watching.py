@@ -37,7 +37,7 @@ class GlusterWatcher:
         """Listens to the hosts of what was asked for; to those of before as long as that is not understood."""
         if done.spec is None or (done.spec.tls_secret is not None and done.tls is None):
             return
-        hosts = done.spec.storage.hosts[:HOSTS]
+        hosts = done.spec.hosts[:HOSTS]
         wanted = hosts, done.tls
         with self._lock:
             found = self._watched.get(key)

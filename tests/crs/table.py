@@ -46,6 +46,10 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
     "an overcommit as a text": external(overcommit="0.5"),
     "an encrypted cluster": external(tls={"secretName": "gluster-client", "management": None}),
     "encrypted bricks alone": external(TLS={"secretname": "gluster-client", "Management": False}),
+    "whole volumes": external(
+        [NODE, NODE | {"gluster_volname": "vol_2"}], kadalu_format="non-native", pvReclaimPolicy="retain", quota="none"
+    ),
+    "one whole volume": external(single_pv_per_pool=True),
     "nulls, which are absent": external({**NODE, "gluster_hosts": None}, overcommit=None, tls=None),
     "options of a translator": external([NODE | {"gluster_options": "disperse.eager-lock=on,disperse.stripe_cache=4"}]),
     "options as a map": external({**NODE, "gluster_options": {"entry_timeout": 5, "use-readdirp": False}}),
@@ -60,7 +64,15 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "no details": ({"type": "External"}, "spec.details: missing; for example: details: [{gluster_node: node1"),
     "two volumes": (external([NODE, NODE]), "spec.details: has 2 entries; allowed: one"),
     "an empty list": (external([]), "spec.details: has 0 entries; allowed: one"),
-    "details as a text": (external("node1:/volume"), "spec.details: an object, or a list of one; for example"),
+    "details as a text": (external("node1:/volume"), "spec.details: an object, or a list of such; for example"),
+    "an unknown detail of one of many": (
+        external([NODE, NODE | {"gluster_hots": "a"}], single_pv_per_pool=True),
+        "spec.details: each of its entries needs a gluster_volname, and allowed are gluster_node",
+    ),
+    "one of many without a volume": (
+        external([NODE, {"gluster_node": "a"}], single_pv_per_pool=True),
+        "spec.details: each of its entries needs a gluster_volname",
+    ),
     "an unknown detail": (external([NODE | {"gluster_hots": "a"}]), "spec.details[0].gluster_hots: unknown field"),
     "no host": (external({"gluster_volname": "v"}), "spec.details.gluster_node: no host given"),
     "an empty host": (external({"gluster_volname": "v", "gluster_hosts": []}), "gluster_node: no host given"),
@@ -122,6 +134,32 @@ BY_CONDITION: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "an option twice": (
         external({**NODE, "gluster_options": "lru-limit=1,lru_limit=2"}),
         "spec.details.gluster_options: lru-limit is given twice, as 1 and as 2",
+    ),
+    "one whole volume twice": (
+        external([NODE, NODE], single_pv_per_pool=True),
+        "spec.details[1].gluster_volname: volume_name is there twice; allowed: each volume once",
+    ),
+    "options of whole volumes that differ": (
+        external(
+            [
+                NODE | {"gluster_options": "lru-limit=1"},
+                {**NODE, "gluster_volname": "v", "gluster_options": "lru-limit=2"},
+            ],
+            single_pv_per_pool=True,
+        ),
+        "spec.details[1].gluster_options and spec.details[0].gluster_options: lru-limit is 2 in one and 1 in the other",
+    ),
+    "an archive of whole volumes": (
+        external(kadalu_format=False, pvReclaimPolicy="archive"),
+        "spec.pvReclaimPolicy: archive, and a PV that is a whole volume has no place to be moved to; allowed: delete",
+    ),
+    "enforced sizes of whole volumes": (
+        external(kadalu_format=False, quota="required"),
+        "spec.quota: required, and a PV that is a whole volume is as large as that; allowed: none",
+    ),
+    "overcommitted whole volumes": (
+        external(kadalu_format=False, overcommit=2),
+        "spec.overcommit: says nothing of PVs",
     ),
     "a field in two spellings": (
         external(quota="required", Quota="none"),

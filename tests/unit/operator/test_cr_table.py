@@ -10,7 +10,7 @@ import yaml
 
 from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.operator.options import ALLOWED
-from kadalu_ext.operator.spec import parse_spec
+from kadalu_ext.operator.spec import DETAIL_HOSTS, parse_spec
 from kadalu_ext.storage import MOUNT_OPTIONS
 from tests.crs.table import BY_CONDITION, GOOD, REFUSED
 
@@ -19,7 +19,7 @@ MANIFESTS = Path(__file__).parents[3] / "manifests"
 
 @pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
 def test_what_is_right_is_taken(spec: dict[str, Any]) -> None:
-    assert parse_spec("ext-storage", spec).storage.hosts
+    assert parse_spec("ext-storage", spec).hosts
 
 
 @pytest.mark.parametrize("spec", [spec for spec, _ in REFUSED.values()], ids=REFUSED)
@@ -43,6 +43,7 @@ def test_the_api_servers_lists_of_options_are_the_operators() -> None:
         if "['" in row["expression"][:2]
     }
     assert lists == {
+        "detailFields": [*DETAIL_HOSTS, "gluster_volname", "gluster_options"],
         "allowedOptions": list(ALLOWED),
         "allowedMountOptions": [*MOUNT_OPTIONS, "rw", "defaults"],
     }

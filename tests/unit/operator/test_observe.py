@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from kadalu_ext.claim import CLAIM_XATTR, Claim, ClaimState, encode
 from kadalu_ext.errors import HostSilentError, KadaluExtError, VolumeStoppedError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Geometry
@@ -17,7 +18,9 @@ from kadalu_ext.operator.actions import Problem, Usable
 from kadalu_ext.operator.observe import Observer
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done
-from kadalu_ext.operator.spec import StorageSpec
+from kadalu_ext.operator.spec import StorageSpec, parse_spec
+from kadalu_ext.record import PvName
+from kadalu_ext.storage import StorageName
 from kadalu_ext.units import GIB
 from tests.unit.operator.samples import SPEC as SAMPLE
 from tests.unit.operator.samples import VOLUME_ID, usable
@@ -69,8 +72,17 @@ class FakeProbe:
 
     opened: ClassVar[list[FakeProbe]] = []
     block_hosting: ClassVar[bool] = False
+    claims: ClassVar[dict[str, Claim]] = {}
+    """Of whole volumes, by their names."""
+
+    def _claims(self, attribute: Attribute | None) -> dict[str, bytes] | None:
+        if attribute is None or attribute.name != f"{CLAIM_XATTR}*":
+            return None
+        claim = self.claims.get(self.volume)
+        return {} if claim is None else {claim.xattr: encode(claim)}
 
     def __init__(self, volume: str, volume_id: str, geometry: Geometry, timeout_s: float, *, tls: Tls | None) -> None:
+        self.volume = volume
         self.bricks = geometry.bricks
         self.closed = False
         self.tls = tls
@@ -84,7 +96,7 @@ class FakeProbe:
         return [
             BrickAnswer(brick=brick, stat=None, error="gone", up=False)
             if number == last
-            else BrickAnswer(brick=brick, stat=stat, error=None, up=True)
+            else BrickAnswer(brick=brick, stat=stat, error=None, up=True, attributes=self._claims(attribute))
             for number, brick in enumerate(self.bricks)
         ]
 
@@ -95,6 +107,7 @@ class FakeProbe:
 @pytest.fixture(autouse=True)
 def bricks(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeProbe.opened = []
+    FakeProbe.claims = {}
     monkeypatch.setattr(observe, "BrickProbe", FakeProbe)
 
 
@@ -198,3 +211,32 @@ def test_bricks_are_spoken_to_with_the_newest_files(monkeypatch: pytest.MonkeyPa
     for key in ("1", "1", "2"):
         observed(monkeypatch, volfile, by=observer, tls=Tls(certificate="c", key=key, ca="a"))
     assert [probe.tls.key for probe in FakeProbe.opened if probe.tls] == ["1", "2"]
+
+
+TAKEN = Claim(number=1, state=ClaimState.TAKEN, pv=PvName("pvc-1"), storage=StorageName("heketi"))
+THREE = REPLICA.replace("v-client-1 v-client-2", "v-client-1 v-client-2 v-client-3")
+
+
+def test_whole_volumes_are_looked_at_one_by_one_and_each_tells_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = [{"gluster_node": "node1", "gluster_volname": name} for name in ("vol_1", "vol_2")]
+    spec = parse_spec("heketi", {"type": "External", "kadalu-format": False, "details": details})
+    FakeProbe.claims = {"vol_1": TAKEN}
+    by = Observer()
+    for _ in range(2):
+        outcome = observed(
+            monkeypatch, CLIENTS + CLIENT.format(3) + THREE + DHT.format("v-replicate-0"), by=by, spec=spec
+        )
+    assert isinstance(outcome, Usable)
+    assert [each.status()["state"] for each in outcome.members] == ["Claimed", "Free"]
+    assert (outcome.capacity_bytes, len(outcome.bricks), len(FakeProbe.opened)) == (16 * GIB, 6, 2)
+    assert outcome.volume_id == f"whole:vol_1={VOLUME_ID},vol_2={VOLUME_ID}"
+    assert outcome.enforcement is None
+    by.forget(("default", "heketi"))
+    assert all(each.closed for each in FakeProbe.opened)
+
+
+def test_a_volume_that_is_a_pv_as_a_whole_gets_no_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeProbe.claims = {SPEC.volume: TAKEN}
+    outcome = observed(monkeypatch, CLIENTS + CLIENT.format(3) + THREE + DHT.format("v-replicate-0"))
+    assert isinstance(outcome, Problem)
+    assert outcome.reason is Reason.VOLUME_SHARED and "heketi/pvc-1" in outcome.details

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kadalu_ext.claim import NEVER
 from kadalu_ext.errors import (
     HostUnreachableError,
     KadaluExtError,
@@ -16,8 +17,10 @@ from kadalu_ext.errors import (
     VolumeStoppedError,
     WireError,
 )
+from kadalu_ext.operator import render
 from kadalu_ext.operator.actions import (
     Action,
+    CreateStorageClass,
     Existing,
     PatchStatus,
     PatchStorageClass,
@@ -29,8 +32,12 @@ from kadalu_ext.operator.actions import (
     Usable,
 )
 from kadalu_ext.operator.plan import accept, needs_pvs, plan, plan_removal
+from kadalu_ext.operator.pool import Member, ids_text
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.render import FINALIZER
+from kadalu_ext.operator.spec import parse_spec
+from kadalu_ext.storage import from_json
+from kadalu_ext.units import GIB
 from tests.unit.operator.samples import NOW, OTHER_ID, SPEC, VOLUME_ID, resource, settled, storage_class, usable
 
 NOTHING = Existing()
@@ -165,10 +172,79 @@ def test_the_name_of_an_owner_that_is_gone_may_be_taken_over() -> None:
     assert on_cluster(plan(resource(), usable(), existing, now=NOW)) == ["PatchStorageClass"]
 
 
-def test_a_field_that_is_not_served_yet_is_refused_and_not_passed_over() -> None:
-    accepted = accept(resource({**SPEC, "kadalu-format": False}), NOTHING)
-    assert isinstance(accepted, Problem)
-    assert (accepted.reason, accepted.volume) == (Reason.NOT_SUPPORTED_YET, "exported")
+def pool_of(*ids: str | None, **fields: Any) -> Usable:
+    """Whole volumes of these ids; None: nobody told of that one."""
+    names = [f"vol_{n}" for n, _ in enumerate(ids)]
+    details = [{"gluster_node": "node1", "gluster_volname": name} for name in names]
+    members = tuple(
+        Member(volume=name, volume_id=each, size_bytes=GIB, claim=NEVER, problem=None if each else "node1: silent")
+        for name, each in zip(names, ids, strict=True)
+    )
+    spec = parse_spec("ext", {"type": "External", "kadalu-format": False, "details": details, **fields})
+    bricks = tuple(replace(each, volume="vol_0") for each in usable().bricks)
+    return Usable(spec=spec, volume_id=ids_text(members), geometry=usable().geometry, bricks=bricks, members=members)
+
+
+def problem_of(outcome: Usable, existing: Existing) -> str | None:
+    """The reason of Ready in what is told, if it is not True."""
+    (patch,) = (each for each in plan(resource(), outcome, existing, now=NOW) if isinstance(each, PatchStatus))
+    ready = next(each for each in patch.status["conditions"] if each["type"] == "Ready")
+    return None if ready["status"] == "True" else str(ready["reason"])
+
+
+def test_a_class_of_whole_volumes_says_so_and_its_claims_do_not_grow() -> None:
+    (made,) = (
+        each for each in plan(resource(), pool_of("a", "b"), NOTHING, now=NOW) if isinstance(each, CreateStorageClass)
+    )
+    assert made.manifest["parameters"] == {"storage": "ext", "volumes": "vol_0@node1,vol_1@node1"}
+    assert made.manifest["allowVolumeExpansion"] is False
+    assert made.manifest["metadata"]["annotations"][render.VOLUME_ID] == "whole:vol_0=a,vol_1=b"
+
+
+def test_the_entry_of_a_pool_has_each_volumes_id_and_no_other_volume_of_its_name_is_used() -> None:
+    (entry,) = (
+        each for each in plan(resource(), pool_of(VOLUME_ID, None), NOTHING, now=NOW) if isinstance(each, SetEntry)
+    )
+    storage = from_json(str(entry.text))
+    assert [each.volume_id for each in storage.pool] == [VOLUME_ID, ""]
+    one = storage.of_volume("vol_0")
+    assert one is not None and one.volume_id == VOLUME_ID
+
+
+def test_volumes_come_to_a_pool_with_pvs_and_none_goes_from_it() -> None:
+    existing = settled(pool_of("a", "b"), pvs=("pvc-1",))
+    assert problem_of(pool_of("a", "b", "c"), existing) is None
+    assert problem_of(pool_of("a"), existing) == problem_of(pool_of("a", "x"), existing) == "VolumeChanged"
+    assert problem_of(usable(volume_id="a"), existing) == "VolumeChanged"
+    assert problem_of(pool_of(VOLUME_ID), settled(usable(), pvs=("pvc-1",))) == "VolumeChanged"
+
+
+def test_a_volume_that_does_not_tell_for_a_while_is_not_taken_for_another() -> None:
+    existing = settled(pool_of("a", "b"), pvs=("pvc-1",))
+    assert on_cluster(plan(resource(), pool_of("a", None), existing, now=NOW)) == []
+
+
+def test_a_volume_that_is_another_storages_is_not_had_whole_nor_is_a_whole_one_shared() -> None:
+    directories, whole = {"default/other": "a"}, {"default/other": "whole:vol=a,vol_9=z"}
+    assert problem_of(pool_of("a", "b"), Existing(others=directories)) == "VolumeShared"
+    assert problem_of(pool_of("a", "b"), Existing(others=whole)) == "VolumeShared"
+    assert problem_of(usable(volume_id="a"), Existing(others=whole)) == "VolumeShared"
+    assert problem_of(usable(volume_id="a"), Existing(others=directories)) is None
+    assert problem_of(pool_of("b", None), Existing(others={"default/other": "whole:vol_1="})) is None
+
+
+def test_the_status_of_a_pool_has_each_volume_and_those_that_cannot_be_taken_by_name() -> None:
+    (patch,) = (
+        each for each in plan(resource(), pool_of("a", None, "c"), NOTHING, now=NOW) if isinstance(each, PatchStatus)
+    )
+    status = patch.status
+    assert (status["type"], status["volumesFree"], status["capacity"]) == ("Whole volumes", "2/3", "3Gi")
+    assert status["volumes"][1]["state"] == "Unusable" and status["bricks"][0]["volume"] == "vol_0"
+    told = {each["type"]: (each["status"], each["reason"], each["message"]) for each in status["conditions"]}
+    assert told["Supported"][:2] == ("True", "SomeUnusable") and "vol_1: node1: silent" in told["Supported"][2]
+    assert told["QuotaEnforced"][:2] == ("Unknown", "WholeVolumes")
+    assert told["Ready"][:2] == ("True", "StorageDegraded")
+    assert problem_of(pool_of(None), NOTHING) == "BricksDown"
 
 
 @pytest.mark.parametrize(

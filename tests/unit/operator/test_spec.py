@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kadalu_ext.errors import InvalidInputError
-from kadalu_ext.operator.spec import NOT_SERVED, StorageSpec, not_served, parse_spec
-from kadalu_ext.storage import Encryption, from_json, to_json
+from kadalu_ext.operator.spec import StorageSpec, parse_spec
+from kadalu_ext.storage import Encryption, PoolVolume, Quota, from_json, to_json
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "storage-config.yaml"
 NODE = {"gluster_node": "node1", "gluster_volname": "v"}
@@ -32,7 +32,6 @@ def test_the_example_of_the_rfc_is_taken_as_it_stands() -> None:
     spec = parse_spec(example["metadata"]["name"], example["spec"])
     assert (spec.storage.hosts, spec.storage.volume) == (("brick1",), "exported")
     assert spec.storage.options == {"log-level": "DEBUG"}
-    assert not_served(spec) is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_spellings_of_one_thing_become_one_object(details: object) -> None:
     ],
 )
 def test_whether_a_volume_is_shared_is_asked_in_three_ways(field: str, value: object, native: bool) -> None:
-    assert parsed(external(**{field: value})).native is native
+    assert bool(parsed(external(**{field: value})).storage.pool) is not native
 
 
 @given(st.permutations(HOST_FIELDS), st.lists(st.sampled_from(["a", "b.example", "10.0.0.1", "fd00::1"]), min_size=1))
@@ -149,7 +148,6 @@ def test_what_is_wrong_is_refused_with_its_path_and_what_is_allowed(spec: object
 def test_what_is_encrypted_is_all_unless_it_is_bricks_alone(tls: object, encrypted: Encryption) -> None:
     spec = parsed(external(tls=tls))
     assert (spec.storage.tls, spec.tls_secret) == (encrypted, "s" if tls else None)
-    assert not_served(spec) is None
 
 
 @pytest.mark.parametrize("ratio", [1.5, "1.5"])
@@ -161,7 +159,6 @@ def test_mount_options_are_of_the_bind_mounts_or_of_the_gluster_client() -> None
     spec = parsed(external(mountOptions=["noatime", "log_level=debug", "rw", "nodev", "noatime"]))
     assert spec.mount_options == ("noatime", "nodev")
     assert spec.storage.options == {"log-level": "DEBUG"}
-    assert not_served(spec) is None
 
 
 def test_a_name_too_long_for_a_storage_is_refused() -> None:
@@ -169,14 +166,13 @@ def test_a_name_too_long_for_a_storage_is_refused() -> None:
         parse_spec("x" * 64, external())
 
 
-@pytest.mark.parametrize(
-    ("fields", "path"),
-    [
-        ({"kadalu-format": False}, "spec.kadalu-format"),
-    ],
-)
-def test_what_is_understood_but_not_done_yet_is_said(fields: dict[str, object], path: str) -> None:
-    message = not_served(parsed(external(**fields)))
-    assert message is not None
-    assert message.startswith(f"{path}: not supported yet")
-    assert path in {row.field for row in NOT_SERVED}
+def test_entries_of_details_are_the_volumes_of_a_pool_each_with_its_hosts() -> None:
+    details = [
+        {"gluster_hosts": "a, b", "gluster_volname": "vol_1", "gluster_options": "lru-limit=1"},
+        {"gluster_node": "b", "gluster_volname": "vol_2", "gluster_options": "log-level=DEBUG"},
+    ]
+    spec = parsed(external(details, single_pv_per_pool=True))
+    assert spec.storage.pool == (PoolVolume(volume="vol_1", hosts=("a", "b")), PoolVolume(volume="vol_2", hosts=("b",)))
+    assert (spec.storage.hosts, spec.storage.volume, spec.storage.quota) == ((), "", Quota.NONE)
+    assert (spec.hosts, spec.volume) == (("a", "b"), "vol_1, vol_2")
+    assert spec.storage.options == {"lru-limit": "1", "log-level": "DEBUG"}
