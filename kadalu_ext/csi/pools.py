@@ -189,6 +189,8 @@ class PoolClient:
                 for volume, why in self._volumes().empty(turn_s=_TURN_S).items():
                     self._tell(volume, why)
             except Exception:
+                if self._stopped.is_set():
+                    return
                 self._log.exception("emptying volumes crashed", storage=self.storage.name)
             self._wake.wait(EMPTY_S)
             self._wake.clear()

@@ -13,7 +13,7 @@ from typing import Final
 
 from kadalu_ext.claim import CLAIM_XATTR, Claim, ClaimState, encode, held, numbers_in, size_bytes
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, Connector, VolumeFacts, VolumeStore
-from kadalu_ext.errors import KadaluExtError, VolumeIOError
+from kadalu_ext.errors import KadaluExtError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
 from kadalu_ext.storage import Storage
 
@@ -169,6 +169,7 @@ class Stores:
         self._most_probes = most_probes
         self._probes: dict[str, tuple[VolumeFacts, BrickProbe]] = {}
         self._lock = threading.Lock()
+        self._closed = False
         self._opening: dict[str, threading.Lock] = {}
         self._open: dict[str, _Open] = {}
         """By the volume's name, the one used last at the end."""
@@ -183,6 +184,9 @@ class Stores:
             if entry is None:
                 entry = _Open(store=self._connector.store(storage), storage=storage, volume_id=volume_id)
             with self._lock:
+                if self._closed:
+                    entry.store.close()
+                self._check_open(storage)
                 entry.users += 1
                 self._open.pop(storage.volume, None)
                 self._open[storage.volume] = entry
@@ -199,6 +203,7 @@ class Stores:
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:
         """What asks the bricks of the storage's volume. It may be closed at any time, and then raises RuntimeError."""
         with self._lock:
+            self._check_open(storage)
             known = self._probes.pop(storage.volume, None)
             if known is None or known[0] != facts:
                 if known is not None:
@@ -220,9 +225,14 @@ class Stores:
         entry.store.close()
         return None
 
+    def _check_open(self, storage: Storage) -> None:
+        if self._closed:
+            raise UnavailableError(f"volume {storage.volume}: its client is closed")
+
     def close(self) -> None:
-        """Of all: waits for nothing."""
+        """Of all, and for good: waits for nothing."""
         with self._lock:
+            self._closed = True
             opened, self._open = list(self._open.values()), {}
             probes, self._probes = list(self._probes.values()), {}
         for _, probe in probes:

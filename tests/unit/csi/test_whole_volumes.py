@@ -282,3 +282,12 @@ def test_a_pv_is_found_where_it_is(pool: MemoryPool, one: Controller) -> None:
     found = one.volumes.find(PV)
     assert found is not None and found.volume.volume == volume
     assert one.volumes.find(OTHER) is None
+
+
+def test_who_is_late_opens_nothing_any_more_once_all_is_closed(pool: MemoryPool, one: Controller) -> None:
+    one.create()
+    one.stores.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        one.members[0].look()
+    with pytest.raises(UnavailableError, match="closed"):
+        one.members[0].strangers()
