@@ -20,8 +20,8 @@ from kadalu_ext.record import CANARY, SNAPSHOT_PREFIX, PvName, check_pv_name, is
 
 StorageName = NewType("StorageName", str)
 _ChoiceT = TypeVar("_ChoiceT", bound=StrEnum)
-MountName = NewType("MountName", str)
-"""Of one gluster client on a node: see `mount_name`."""
+MountName = NewType("MountName", StorageName)
+"""Of one gluster client on a node: a storage's name, or that of a PV which has one of its own; see `mount_name`."""
 
 PROVISIONER: Final = "kadalu.external"
 """The CSI driver's name, and the provisioner of its StorageClasses."""
@@ -152,14 +152,14 @@ def mount_name(storage: Storage) -> MountName:
 def whole_mount_name(name: StorageName, pv: PvName) -> MountName:
     """See `mount_name`. It follows from the volume_id, and from nothing else."""
     digest = hashlib.sha256(volume_id(name, pv).encode()).hexdigest()
-    return MountName(f"{name[:24].rstrip('.-')}@{digest[:32]}")
+    return MountName(StorageName(f"{name[:24].rstrip('.-')}@{digest[:32]}"))
 
 
 def check_mount_name(text: str) -> MountName:
     """Raises: InvalidInputError unless `mount_name` makes such names."""
     if _MOUNT_NAME.fullmatch(text) is None:
         check_storage_name(text)
-    return MountName(text)
+    return MountName(StorageName(text))
 
 
 def to_parameters(storage: Storage) -> dict[str, str]:

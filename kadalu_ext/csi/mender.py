@@ -15,7 +15,7 @@ from typing import Final
 
 from kadalu_ext import mountinfo
 from kadalu_ext.csi.mounterclient import StorageMounter
-from kadalu_ext.csi.nodevolumes import MountTable, NodeVolumes, storage_mounts, volume_of
+from kadalu_ext.csi.nodevolumes import MountTable, NodeVolumes, is_main, storage_mounts, volume_of
 from kadalu_ext.csi.replaced import Replaced
 from kadalu_ext.errors import InProgressError, KadaluExtError
 from kadalu_ext.log import Logger
@@ -76,7 +76,7 @@ class Mender:
     def look(self) -> None:
         """Once. Raises: OSError, KadaluExtError if the ConfigMap or mountinfo cannot be read."""
         table = self._mounts.table()
-        shown = {each.path: each for each in table if each.root != "/"}
+        shown = {each.path: each for each in table if not is_main(each)}
         mains = storage_mounts(table)
         stale: dict[str, list[Mount]] = {}
         for path in shown:
@@ -89,7 +89,8 @@ class Mender:
                 self._workers[source] = work
                 work.start()
         self._replaced.forget(set(shown))
-        self._tidy({each.source for each in shown.values()})
+        used = {each.source for each in shown.values()}
+        self._tidy(used, {volume.client for each in shown.values() if (volume := volume_of(each)) is not None})
         self._told = {what: reason for what, reason in self._told.items() if what in shown or what in self._unused}
 
     def _mend_all(self, tops: list[Mount], main: Mount | None) -> None:
@@ -107,7 +108,7 @@ class Mender:
         try:
             if main is None:
                 if not self._volumes.answers(there, timeout_s=_MEND_S):
-                    self._ask(volume.storage)
+                    self._ask(volume.client)
                 return  # its mount is a change of the node's mounts
             connection = self._replaced.connection(there.device)
             if self._volumes.mend(there, main, timeout_s=_MEND_S):
@@ -126,12 +127,13 @@ class Mender:
         if storage is not None:  # else there is nothing to mount it with; kubelet's calls bring their own
             self._mounter.mount(storage, timeout_s=_MEND_S)
 
-    def _tidy(self, used: Iterable[str]) -> None:
+    def _tidy(self, used: Iterable[str], clients: Iterable[StorageName]) -> None:
+        """used: sources of PVs' mounts. A PV that is a whole volume has a client of its own, which goes with it."""
         try:
             known = self._mounter.states()
         except KadaluExtError:
             return  # not there; whoever mounts is told so
-        names = set(self._storages.names())
+        names = {*self._storages.names(), *clients}
         unused = {name for name in known if name not in names and mount_source(name) not in used}
         self._unused = {name: self._unused.get(name, self._now()) for name in unused}
         for name, since in list(self._unused.items()):

@@ -79,6 +79,7 @@ class MounterClient:
             volume=storage.volume,
             options=storage.options,
             tls=storage.tls,
+            pv=storage.whole or "",
         )
         with self._stub() as stub:
             return stub.Mount(request, timeout=timeout_s).path

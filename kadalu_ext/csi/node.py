@@ -183,14 +183,26 @@ class Node(csi_pb2_grpc.NodeServicer):
     def _storage(self, volume: Volume, context: Mapping[str, str]) -> Storage:
         """What the ConfigMap says of the volume's storage, else what its StorageClass said when it was made."""
         if not any("/" not in key for key in context):
-            return self._storages.find(volume.storage)
+            return _with_volume(self._storages.find(volume.storage))
         try:
             storage = from_parameters(context)
         except InvalidInputError as error:
             raise InvalidInputError(f"volume_context: {error}") from error
         if storage.name != volume.storage:
             raise InvalidInputError(f"volume_context.storage: {storage.name} is not the storage of {volume}")
+        if storage.whole not in (None, volume.name):
+            raise InvalidInputError(f"volume_context.pv: {storage.whole} is not {volume}")
+        _with_volume(storage)
         return self._storages.fresher(storage)
+
+
+def _with_volume(storage: Storage) -> Storage:
+    """Raises: InvalidInputError for a pool: which of its volumes the PV is, nobody but its context knows."""
+    if storage.pool:
+        raise InvalidInputError(
+            f"volume_context: storage {storage.name} has whole volumes as PVs; needed are storage, hosts, volume and pv"
+        )
+    return storage
 
 
 def _check_id(volume_id: str) -> None:

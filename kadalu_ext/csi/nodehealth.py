@@ -10,7 +10,7 @@ from typing import Final
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.csi.health import Condition, Look, Space, Status, conditions, of_storage
 from kadalu_ext.csi.mounterclient import StorageMounter, StorageState
-from kadalu_ext.csi.nodevolumes import MountTable, Volume, storage_mounts
+from kadalu_ext.csi.nodevolumes import MountTable, Volume, as_mounted, storage_mounts
 from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError, NotFoundError
 from kadalu_ext.storage import StorageName
 
@@ -29,8 +29,10 @@ class NodeHealth:
 
     def look(self, volume: Volume, path: str) -> Look:
         """The PV as it is at `path`. Raises: NotFoundError if it is not mounted there; OSError."""
-        for_all = self._of_storage(volume.storage)
-        mains = storage_mounts(self._mounts.table())
+        table = self._mounts.table()
+        volume = as_mounted(volume, table)
+        for_all = self._of_storage(volume.client)
+        mains = storage_mounts(table)
         there = self._mounts.at(path)
         if there is None or there.source != volume.source:
             raise NotFoundError(f"volume_path: {volume} is not mounted at {path[:200]}")
@@ -52,6 +54,7 @@ class NodeHealth:
     def volume(self, volume: Volume, path: str) -> list[Condition]:
         """What is wrong with the PV at `path`, or anywhere on this node if that is empty, or with a storage because of
         which it is not mounted. Raises: NotFoundError if it is not on this node; OSError."""
+        volume = as_mounted(volume, self._mounts.table())
         paths = [path] if path else self._paths(volume)
         found: list[Condition] = []
         try:
@@ -62,7 +65,7 @@ class NodeHealth:
         else:
             if paths:
                 return _by_reason(found)
-        state = self._of_storage(volume.storage).storage
+        state = self._of_storage(volume.client).storage
         if state is None or state.mounted:
             where = f"mounted at {path[:200]}" if path else "mounted on this node"
             raise NotFoundError(f"volume_id: {volume} is not {where}")

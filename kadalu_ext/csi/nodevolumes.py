@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.csi.mounterclient import StorageMounter
-from kadalu_ext.csi.mounts import DELETED, FLAGS
+from kadalu_ext.csi.mounts import DELETED, FLAGS, PLUGIN_DIR
 from kadalu_ext.errors import (
     ConflictError,
     InvalidInputError,
@@ -25,7 +25,7 @@ from kadalu_ext.errors import (
 from kadalu_ext.layout import pv_path
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
 from kadalu_ext.record import PvName, check_pv_name
-from kadalu_ext.storage import Storage, StorageName, check_storage_name, mount_source, volume_id
+from kadalu_ext.storage import Storage, StorageName, check_storage_name, mount_source, volume_id, whole_mount_name
 
 T = TypeVar("T")
 
@@ -35,24 +35,33 @@ _UNTIL_DONE_S: Final = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A PV on this node. Its directory on the volume follows from its name."""
+    """A PV on this node. Its directory on the volume follows from its name.
+
+    whole: it is a whole volume, mounted by a client of its own. What a call does not say, `as_mounted` tells.
+    """
 
     storage: StorageName
     name: PvName
+    whole: bool = field(default=False, compare=False)
 
     @property
     def root(self) -> str:
         """What mountinfo shows as the root of a bind mount of it."""
-        return "/" + pv_path(self.name)
+        return "/" if self.whole else "/" + pv_path(self.name)
 
     @property
     def source(self) -> str:
         """What mountinfo shows as its source."""
-        return mount_source(self.storage)
+        return mount_source(self.storage, self.name if self.whole else None)
+
+    @property
+    def client(self) -> StorageName:
+        """What the mounter calls the client that its mount is of."""
+        return whole_mount_name(self.storage, self.name) if self.whole else self.storage
 
     def is_at(self, mount: Mount) -> bool:
         """Whether a bind mount shows the PV's directory, also if that is not on the volume any more."""
-        return (mount.source, mount.root.removesuffix(DELETED)) == (self.source, self.root)
+        return (mount.source, mount.root.removesuffix(DELETED)) == (self.source, self.root) and not is_main(mount)
 
     def __str__(self) -> str:
         return volume_id(self.storage, self.name)
@@ -76,17 +85,35 @@ class MountTable(Protocol):
 def volume_of(mount: Mount) -> Volume | None:
     """Whose directory, or part of it, a bind mount shows; None if it is none of a PV's."""
     steps = mount.root.removesuffix(DELETED).split("/")
+    storage, whole, name = mount.source.removeprefix(mount_source(StorageName(""))).partition("/")
     try:
-        storage = check_storage_name(mount.source.removeprefix(mount_source(StorageName(""))))
-        volume = Volume(storage=storage, name=check_pv_name(steps[4]))
+        volume = Volume(
+            storage=check_storage_name(storage),
+            name=check_pv_name(name if whole else steps[4]),
+            whole=bool(whole),
+        )
     except (IndexError, InvalidInputError):
         return None
+    if whole:
+        return None if is_main(mount) else volume
     return volume if f"{'/'.join(steps)}/".startswith(f"{volume.root}/") else None
 
 
+def is_main(mount: Mount) -> bool:
+    """Whether it is a client's own mount. Bind mounts of a whole volume have the same root; but none of a PV is where
+    the mounter's are (Mounts.check)."""
+    return mount.root == "/" and ("/" not in mount.source or f"/{PLUGIN_DIR}/" in mount.path)
+
+
+def as_mounted(volume: Volume, mounts: Iterable[Mount]) -> Volume:
+    """The PV as it is on this node, if it is: whole, or a directory."""
+    whole = replace(volume, whole=True)
+    return whole if any(each.source == whole.source for each in mounts) else volume
+
+
 def storage_mounts(mounts: Iterable[Mount]) -> dict[str, Mount]:
-    """The storages' own mounts, by their source."""
-    return {each.source: each for each in mounts if each.root == "/"}
+    """The clients' own mounts, by their source."""
+    return {each.source: each for each in mounts if is_main(each)}
 
 
 class NodeVolumes:
@@ -107,16 +134,20 @@ class NodeVolumes:
         Raises: NotFoundError if the volume has no such PV; what StorageMounter.mount raises; MounterError.
         """
 
+        volume = replace(volume, whole=storage.whole is not None)
+
         def work() -> None:
             self._stage(volume, storage, staging, timeout_s)
 
         self._bounded(("volume", volume), work, timeout_s, f"{volume}: staging")
 
     def unstage(self, volume: Volume, staging: str, *, timeout_s: float) -> None:
-        """Takes the PV from `staging`. The storage's client stays: another PV of it is likely to come to this node."""
+        """Takes the PV from `staging`. The storage's client stays: another PV of it is likely to come to this node. One
+        that this PV has for itself is let go a while after its last mount (mender.py)."""
 
         def work() -> None:
-            self._mounts.unmount(staging, volume.source, volume.root)
+            there = as_mounted(volume, self._mounts.table())
+            self._mounts.unmount(staging, there.source, there.root)
 
         self._bounded(("volume", volume), work, timeout_s, f"{volume}: unstaging")
 
@@ -139,6 +170,8 @@ class NodeVolumes:
         works. Raises: as `stage`; PreconditionError if it is not `alone`, or `target` holds something; ConflictError if
         it is there with fewer rights.
         """
+
+        volume = replace(volume, whole=storage.whole is not None)
 
         def work() -> None:
             staged = self._mounts.at(staging)
@@ -171,7 +204,8 @@ class NodeVolumes:
         """Takes the PV from `target`, and removes that directory."""
 
         def work() -> None:
-            self._mounts.unmount(target, volume.source, volume.root)
+            there = as_mounted(volume, self._mounts.table())
+            self._mounts.unmount(target, there.source, there.root)
             self._mounts.remove_directory(target)
 
         self._bounded(("path", target), work, timeout_s, f"{volume}: unpublishing")

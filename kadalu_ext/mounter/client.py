@@ -73,7 +73,7 @@ def arguments(storage: Storage, places: Places) -> list[str]:
         f"--volfile-id={storage.volume}",
         *(f"--{key}={value}" for key, value in sorted(options.items())),
         "--fuse-mountopts=nodev,nosuid,noatime",
-        f"--fs-display-name={mount_source(storage.name)}",
+        f"--fs-display-name={mount_source(storage.name, storage.whole)}",
         places.mount,
     ]
 

@@ -10,7 +10,7 @@ import grpc
 from kadalu_ext.api import mounter_pb2, mounter_pb2_grpc
 from kadalu_ext.mounter.storages import Storages
 from kadalu_ext.mounter.supervisor import State
-from kadalu_ext.storage import Encryption, Storage, check_storage_name, from_json
+from kadalu_ext.storage import Encryption, Storage, check_mount_name, from_json
 
 _STATES: Final = {
     State.MOUNTING: mounter_pb2.StorageStatus.MOUNTING,
@@ -31,7 +31,7 @@ class MounterServicer(mounter_pb2_grpc.MounterServicer):
     def Release(
         self, request: mounter_pb2.ReleaseRequest, context: grpc.ServicerContext
     ) -> mounter_pb2.ReleaseResponse:
-        self._storages.release(check_storage_name(request.storage))
+        self._storages.release(check_mount_name(request.storage))
         return mounter_pb2.ReleaseResponse()
 
     def List(self, request: mounter_pb2.ListRequest, context: grpc.ServicerContext) -> mounter_pb2.ListResponse:
@@ -60,6 +60,7 @@ def _storage(request: mounter_pb2.MountRequest) -> Storage:
                 "volume": request.volume,
                 "options": dict(request.options),
                 "tls": request.tls or Encryption.NONE,
+                "whole": request.pv or None,
             }
         )
     )

@@ -14,7 +14,7 @@ from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Places
 from kadalu_ext.mounter.supervisor import Status, Supervisor, World
-from kadalu_ext.storage import Storage, StorageName, check_storage_name
+from kadalu_ext.storage import Storage, StorageName, check_mount_name, mount_name
 
 _LOOK_S: Final = 30.0
 _SETTLE_S: Final = 0.3
@@ -36,12 +36,16 @@ class Settings:
 
 
 def places(settings: Settings, name: StorageName) -> Places:
-    """Where the things of one storage are. A name is one path component, and no name's files can be another's."""
+    """Where the things of one storage are. A name is one path component, and no name's files can be another's.
+
+    How to reach the volume of one PV, only its calls tell, and not the ConfigMap: that has to outlive this pod.
+    """
+    described = settings.log_dir if "@" in name else settings.run_dir
     return Places(
         mount=os.path.join(settings.mounts_dir, name),
         socket=os.path.join(settings.run_dir, f"{name}.sock"),
         log=os.path.join(settings.log_dir, f"{name}.log"),
-        description=os.path.join(settings.run_dir, f"{name}.json"),
+        description=os.path.join(described, f"{name}.json"),
     )
 
 
@@ -62,7 +66,7 @@ class Storages:
         os.makedirs(self._settings.mounts_dir, exist_ok=True)
         for entry in os.listdir(self._settings.mounts_dir):
             try:
-                name = check_storage_name(entry)
+                name = check_mount_name(entry)
             except InvalidInputError:
                 self._log.warning("not a storage's mount point", path=os.path.join(self._settings.mounts_dir, entry))
                 continue
@@ -70,7 +74,7 @@ class Storages:
 
     def mount(self, storage: Storage) -> str:
         """The path of the storage's mount. Raises: what Supervisor.mount raises."""
-        return self._supervisor(storage.name).mount(storage)
+        return self._supervisor(mount_name(storage)).mount(storage)
 
     def keep(self, stop: threading.Event) -> None:
         """Sees within a moment when the mount of a storage goes, until `stop` is set. To be run in a thread."""

@@ -94,6 +94,7 @@ class Node:
             volume=storage.volume,
             options=storage.options,
             tls=storage.tls,
+            pv=storage.whole or "",
         )
         return Path(self.mounter.Mount(request, timeout=60, wait_for_ready=True).path)
 
@@ -114,8 +115,9 @@ class Pv:
         self.node = node
         self.storage = storage
         self.volume_id = f"{storage.name}/{name}"
-        self.on_volume = node.mount(storage) / pv_path(PvName(name))
-        self.on_volume.mkdir(parents=True, exist_ok=True)
+        if storage.whole is None:
+            self.on_volume = node.mount(storage) / pv_path(PvName(name))
+            self.on_volume.mkdir(parents=True, exist_ok=True)
         self.staging = node.kubelet / f"plugins/kubernetes.io/csi/kadalu.external/{name}/globalmount"
         self.staging.mkdir(parents=True, exist_ok=True)
         self.capability = csi_pb2.VolumeCapability(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from kadalu_ext.csi.mounterclient import StorageState
 from kadalu_ext.errors import MounterError, NotFoundError, PreconditionError
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
-from kadalu_ext.storage import Storage, StorageName, mount_source
+from kadalu_ext.storage import Storage, StorageName, mount_name, mount_source
 
 KUBELET = "/var/lib/kubelet"
 STATVFS = os.statvfs_result((4096, 4096, 16384, 8192, 8192, 100, 60, 60, 0, 255))
@@ -120,10 +120,12 @@ class FakeMounter:
         self.asked.append(storage)
         if self.broken:
             raise MounterError(self.broken)
-        path = f"{KUBELET}/plugins/kadalu.external/mounts/{storage.name}"
+        name = mount_name(storage)
+        path = f"{KUBELET}/plugins/kadalu.external/mounts/{name}"
         there = self.mounts.mounted.get(path)
         if there is None or there.device in self.mounts.dead:
             device = 100 + len(self.asked)
-            self.known[storage.name] = StorageState(name=storage.name, mounted=True)
-            self.mounts.mounted[path] = mount(path, device=device, root="/", source=mount_source(storage.name))
+            self.known[name] = StorageState(name=name, mounted=True)
+            source = mount_source(storage.name, storage.whole)
+            self.mounts.mounted[path] = mount(path, device=device, root="/", source=source)
         return path
