@@ -155,10 +155,8 @@ def _quota(usable: Usable, earlier: Mapping[str, str], wanted: Quota) -> Finding
 
 
 def _supported(usable: Usable) -> Finding:
-    if usable.members:
-        bad = pool.problems(usable.members)
-        said = "every volume can be a PV" if bad is None else f"some volumes cannot be taken: {bad}"
-        return "True", Reason.VOLUME_USABLE if bad is None else Reason.SOME_UNUSABLE, said
+    if (bad := pool.problems(usable.members)) is not None:
+        return "True", Reason.SOME_UNUSABLE, f"some volumes cannot be taken: {bad}"
     if usable.geometry.kind is VolumeKind.DISPERSE:
         taken = ", ".join(map("=".join, risks(usable.spec.storage.options).items()))
         more = f", and with {taken} lose what was fsynced: take that out of gluster_options and mountOptions"
@@ -169,6 +167,8 @@ def _supported(usable: Usable) -> Finding:
             f"unreadable (EIO){more if taken else ''}. Expand PVs before they are full, or use replica 3; "
             "docs/troubleshooting.md has the way back",
         )
+    if usable.members:
+        return "True", Reason.VOLUME_USABLE, "every volume can be a PV"
     if usable.reserve in (Reserve(), USUAL_RESERVE):
         return ("True", *_GOOD[Condition.SUPPORTED])
     volume = usable.spec.volume
