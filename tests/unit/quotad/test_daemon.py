@@ -479,8 +479,12 @@ def test_a_file_that_two_pvs_share_is_one_s_for_good(host: FakeHost, root: Path)
             lost = [root / pv_path(name) / f"lost{number}" for name in ("pvc-1", "pvc-2")]
             for path in lost:
                 path.touch()
-            run.daemon.crawl()
-            run.until(lambda: all(tag_of(host, path).project_id for path in lost))  # noqa: B023
+
+            def found(lost: list[Path] = lost) -> bool:
+                run.daemon.crawl()  # a look that had begun already may have passed them by
+                return all(tag_of(host, path).project_id for path in lost)
+
+            run.until(found)
     assert host.xfs.projects.log.count("tag shared") == 1
 
 
