@@ -54,12 +54,24 @@ class _Known:
     after: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What one listing showed. sizes: in bytes, of all that promises something, the larger while it grows. after: how
+    many changes of our own had been before it."""
+
+    names: RecordNames
+    sizes: Mapping[PvName, int]
+    after: int
+
+
 class Promises:
     """Of one volume, whichever storages share it. Thread-safe; no two calls at a time may be about the same PV."""
 
     def __init__(self, *, volume: str) -> None:
         self._volume = volume
         self._lock = threading.Lock()
+        self._deciding = threading.Lock()
+        """Held from the listing to the decision: whoever decides later must see what an earlier one has counted."""
         self._known: dict[PvName, _Known] = {}
         self._archived: dict[str, int] = {}
         self._ours: dict[PvName, int | None] = {}
@@ -93,29 +105,28 @@ class Promises:
             self._ours[name] = None
         try:
             records.stage(record)
-            names, foreign = self._look(records)
-            changes = names.changes.get(name, frozenset())
-            if name in names.whole and not growing:
-                records.unstage(name)
-                yield Reservation(found=True, changes=changes)
-                return
             try:
-                self._accept(record, foreign, overcommit, self._usable(usable_bytes))
+                reservation = self._decide(records, record, overcommit, usable_bytes, growing=growing)
             except CapacityError:
                 records.unstage(name)
                 raise
-            yield Reservation(found=False, changes=changes)
+            if reservation.found and not growing:
+                records.unstage(name)
+                yield reservation
+                return
+            yield reservation
             if not growing:
-                self.learn(record, changes=changes)
+                self.learn(record, changes=reservation.changes)
         finally:
             with self._lock:
                 self._ours.pop(name, None)
 
     def promised(self, records: Records, *, usable_bytes: Callable[[], int]) -> Promised:
         """What is promised now. Raises: VolumeIOError."""
-        _, foreign = self._look(records)
+        with self._deciding:
+            seen = self._look(records)
         with self._lock:
-            sizes = self._sizes(foreign)
+            sizes = self._sizes(seen)
         return Promised(size_bytes=sum(sizes.values()), pvs=len(sizes), usable_bytes=self._usable(usable_bytes))
 
     def knows(self, name: PvName) -> bool:
@@ -135,9 +146,25 @@ class Promises:
             known = self._known.pop(name, None)
             return None if known is None else known.changes
 
-    def _accept(self, record: QuotaRecord, foreign: Mapping[PvName, int], overcommit: float, usable: int) -> None:
+    def _decide(
+        self,
+        records: Records,
+        record: QuotaRecord,
+        overcommit: float,
+        usable_bytes: Callable[[], int],
+        *,
+        growing: bool,
+    ) -> Reservation:
+        with self._deciding:
+            seen = self._look(records)
+            found = record.name in seen.names.whole
+            if growing or not found:
+                self._accept(record, seen, overcommit, self._usable(usable_bytes))
+        return Reservation(found=found, changes=seen.names.changes.get(record.name, frozenset()))
+
+    def _accept(self, record: QuotaRecord, seen: _Seen, overcommit: float, usable: int) -> None:
         with self._lock:
-            others = {name: size for name, size in self._sizes(foreign).items() if name != record.name}
+            others = {name: size for name, size in self._sizes(seen).items() if name != record.name}
             capacity.check_promise(
                 size=record.size_bytes,
                 promised=sum(others.values()),
@@ -148,13 +175,17 @@ class Promises:
             )
             self._ours[record.name] = record.size_bytes
 
-    def _sizes(self, foreign: Mapping[PvName, int]) -> dict[PvName, int]:
-        """What each name promises: while it grows, the larger."""
-        sizes = {name: known.size for name, known in self._known.items() if known.size is not None}
-        sizes |= {PvName(f".{entry}"): size for entry, size in self._archived.items()}  # a name that no PV has
-        for prepared in (foreign, {name: size for name, size in self._ours.items() if size is not None}):
-            for name, size in prepared.items():
-                sizes[name] = max(size, sizes.get(name, 0))
+    def _sizes(self, seen: _Seen) -> dict[PvName, int]:
+        """What each name promises: what was seen, and what this process has done since and is about to do.
+
+        What other threads have learned or forgotten meanwhile is of other listings, perhaps older ones.
+        """
+        sizes = dict(seen.sizes)
+        done = {name: known.size for name, known in self._known.items() if known.after > seen.after}
+        for own in (done, self._ours):
+            for name, size in own.items():
+                if size is not None:
+                    sizes[name] = max(size, sizes.get(name, 0))
         return sizes
 
     def _usable(self, usable_bytes: Callable[[], int]) -> int:
@@ -163,11 +194,8 @@ class Promises:
             self._usable_until = time.monotonic() + TOTAL_S
         return self._usable_bytes
 
-    def _look(self, records: Records) -> tuple[RecordNames, Mapping[PvName, int]]:
-        """All names, whose sizes are known afterwards, and the sizes of what other controllers prepare.
-
-        The canary promises nothing to anybody.
-        """
+    def _look(self, records: Records) -> _Seen:
+        """All records, and what other controllers prepare. The canary promises nothing to anybody."""
         with self._lock:
             before = self._changes
         names = records.names()
@@ -175,24 +203,24 @@ class Promises:
             ours = self._ours.keys() | {CANARY}
             for name in [n for n, known in self._known.items() if n not in names.whole and known.after <= before]:
                 del self._known[name]
-            unknown = [name for name in names.whole - {CANARY} if self._unknown(name, names, before)]
-            foreign = [name for name in names.staged if name not in ours]
-            self._archived = {entry: self._archived[entry] for entry in names.archived & self._archived.keys()}
-            archived = names.archived - self._archived.keys()
+            whole = names.whole - {CANARY}
+            unknown = {name for name in whole if self._unknown(name, names, before)}
+            sizes = {name: self._known[name].size for name in whole - unknown}
+            foreign = names.staged - ours
+            archived = {entry: self._archived.get(entry) for entry in names.archived}
         for name in unknown:
-            self._learn(records, name, names, before)
-        for entry in archived:
-            if (size := self._size(entry, partial(records.archived, entry))) is not None:
-                with self._lock:
-                    self._archived[entry] = size
-        prepared = {}
+            sizes[name] = self._learn(records, name, names, before)
+        for entry in [entry for entry, size in archived.items() if size is None]:
+            archived[entry] = self._size(entry, partial(records.archived, entry))
+        with self._lock:
+            self._archived = {entry: size for entry, size in archived.items() if size is not None}
+        sizes |= {PvName(f".{entry}"): size for entry, size in archived.items()}  # names that no PV has
         for name in foreign:
             # what was published meanwhile was listed under its old name only
             size = self._size(name, partial(records.read, name, staged=True))
             size = size or self._size(name, partial(records.read, name))
-            if size is not None:
-                prepared[name] = size
-        return names, prepared
+            sizes[name] = max(size or 0, sizes.get(name) or 0)
+        return _Seen(names=names, sizes={name: size for name, size in sizes.items() if size}, after=before)
 
     def _unknown(self, name: PvName, names: RecordNames, before: int) -> bool:
         known = self._known.get(name)
@@ -200,12 +228,13 @@ class Promises:
             return True
         return known.after <= before and known.changes != names.changes.get(name, frozenset())
 
-    def _learn(self, records: Records, name: PvName, names: RecordNames, before: int) -> None:
+    def _learn(self, records: Records, name: PvName, names: RecordNames, before: int) -> int | None:
         size, changes = self._size(name, partial(records.read, name)), names.changes.get(name, frozenset())
         known = _Known(size=size, changes=changes, after=before)
         with self._lock:
             if name not in self._known or self._known[name].after <= before:
                 self._known[name] = known
+        return size
 
     def _size(self, name: str, read: Callable[[], QuotaRecord | None]) -> int | None:
         """None if it was deleted meanwhile, or is no record: no brick enforces it, and nothing was promised by it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +31,7 @@ from kadalu_ext.errors import (
 )
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.messages import Gfid
-from kadalu_ext.layout import pv_path, record_path, staged_record_path
+from kadalu_ext.layout import RecordNames, pv_path, record_path, staged_record_path
 from kadalu_ext.record import RECORD_XATTR, PvName
 from kadalu_ext.units import GIB, MIB
 from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, pv, recorded_size, replica
@@ -465,3 +467,41 @@ def test_what_people_remove_from_the_archive_counts_no_longer(on: Fixture) -> No
     on.volumes.archive(PV)
     on.store.remove_tree(second)
     assert on.volumes.promised().size_bytes == 512 * MIB
+
+
+class Meanwhile(Records):
+    """A listing, after which something happens that it does not show."""
+
+    def __init__(self, store: MemoryStore, then: Callable[[], object]) -> None:
+        super().__init__(store, Directories(store))
+        self._then = then
+
+    def names(self) -> RecordNames:
+        found = super().names()
+        self._then()
+        return found
+
+
+def test_of_three_that_see_each_other_two_by_two_one_is_refused(on: Fixture) -> None:
+    """p is listed, and another controller promises r; q, of p's controller, sees r and not p; p must see both."""
+    other, ours = Promises(volume="vol"), Promises(volume="vol")
+    records = Records(on.store, Directories(on.store))
+    made: list[str] = []
+
+    def promise(promises: Promises, name: str, through: Records) -> None:
+        record = pv(name, 400 * MIB)
+        with suppress(CapacityError), promises.reserve(through, record, overcommit=1, usable_bytes=lambda: GIB):
+            on.volumes._directories.make(record.path, 0o755)
+            records.publish(record.name)
+            made.append(name)
+
+    late = threading.Thread(target=promise, args=(ours, "q", records))
+
+    def then() -> None:
+        promise(other, "r", records)
+        late.start()
+        late.join(0.3)  # in one process decisions follow one another: this one waits
+
+    promise(ours, "p", Meanwhile(on.store, then))
+    late.join()
+    assert len(made) == 2
