@@ -1,13 +1,19 @@
-"""Strategies that make protobuf messages of any kind, by their descriptors."""
+"""Strategies that make protobuf messages of any kind, by their descriptors; and what servicers answer to them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
 from typing import Any
 
+import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
+
+from kadalu_ext import rpc
+from kadalu_ext.api import csi_pb2
+from kadalu_ext.errors import KadaluExtError
 
 _DEEPEST = 4
 _INTEGERS = {
@@ -35,6 +41,31 @@ def messages(
 
     optional = {field.name: st.none() | _values(field, text, depth) for field in fields}
     return st.fixed_dictionaries(optional).map(build)
+
+
+def request_type(method: str) -> type[Message]:
+    """What a method of CSI takes."""
+    found: type[Message] = getattr(csi_pb2, f"{method}Request")
+    return found
+
+
+def answer(servicer: object, method: str, request: Message, context: object) -> tuple[grpc.StatusCode, str]:
+    """The code and the words with which the servicer's method ends; what is no error of ours is raised."""
+    call: Callable[[Message, object], Message] = getattr(servicer, method)
+    try:
+        call(request, context)
+    except KadaluExtError as error:
+        return rpc.code_of(error), str(error)
+    return grpc.StatusCode.OK, ""
+
+
+def check_answer(method: str, code: grpc.StatusCode, words: str, *, allowed: Set[grpc.StatusCode]) -> None:
+    """The code is one of those, a wrong argument's message begins with a field of the request, none is endless."""
+    assert code in allowed, words
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        field = words.split(":")[0].split(".")[0].split("[")[0]
+        assert field in request_type(method).DESCRIPTOR.fields_by_name, words
+    assert len(words) < 2000
 
 
 def _put(message: Message, name: str, value: Any) -> None:

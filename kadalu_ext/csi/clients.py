@@ -99,8 +99,7 @@ class StorageClient:
         started = time.monotonic()
         with self._working(record.name, make, timeout_s) as (volumes, gfid):
             deadline = started + self._patience(timeout_s)
-            if self.storage.quota is Quota.REQUIRED:
-                volumes.wait_enforced(record, gfid, deadline=deadline)
+            self._wait_enforced(volumes, record, gfid, deadline)
             if record.source is not None:
                 self._fill(volumes, record, deadline)
 
@@ -116,8 +115,7 @@ class StorageClient:
         started = time.monotonic()
         with self._working(name, make, timeout_s) as (volumes, record, gfid):
             deadline = started + self._patience(timeout_s)
-            if self.storage.quota is Quota.REQUIRED:
-                volumes.wait_enforced(record, gfid, deadline=deadline)
+            self._wait_enforced(volumes, record, gfid, deadline)
             if not record.filling:
                 return record
             try:
@@ -125,6 +123,10 @@ class StorageClient:
             except InProgressError:
                 return record
             return replace(record, filling=False)
+
+    def _wait_enforced(self, volumes: Volumes, record: QuotaRecord, gfid: Gfid, deadline: float) -> None:
+        if self.storage.quota is Quota.REQUIRED:
+            volumes.wait_enforced(record, gfid, deadline=deadline)
 
     def _fill(self, volumes: Volumes, record: QuotaRecord, deadline: float) -> None:
         now = volumes.record(record.name)
@@ -185,8 +187,7 @@ class StorageClient:
 
         started = time.monotonic()
         with self._working(name, grow, timeout_s) as (volumes, record, gfid):
-            if self.storage.quota is Quota.REQUIRED:
-                volumes.wait_enforced(record, gfid, deadline=started + self._patience(timeout_s))
+            self._wait_enforced(volumes, record, gfid, started + self._patience(timeout_s))
             return record.size_bytes
 
     def limit_inodes(self, name: PvName, inodes: int, *, timeout_s: float) -> None:
@@ -201,8 +202,7 @@ class StorageClient:
 
         started = time.monotonic()
         with self._working(name, limit, timeout_s) as (volumes, record, gfid):
-            if self.storage.quota is Quota.REQUIRED:
-                volumes.wait_enforced(record, gfid, deadline=started + self._patience(timeout_s))
+            self._wait_enforced(volumes, record, gfid, started + self._patience(timeout_s))
 
     def record(self, name: PvName, *, timeout_s: float) -> QuotaRecord | None:
         """The PV's record; None if there is none of that name. Raises: RecordError, and as `create`."""

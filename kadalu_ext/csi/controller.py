@@ -14,9 +14,9 @@ from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.csi import capacity, params, pvhealth, replies
 from kadalu_ext.csi.capacity import Available
 from kadalu_ext.csi.clients import Clients, StorageClient
+from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.listing import Listing
 from kadalu_ext.csi.pools import PoolClient, Pools
-from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.csi.snapshots import Snapshots
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.csi.wholevolumes import Wanted

@@ -5,32 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Final
 
+from kadalu_ext.csi.condition import Condition, Status, degraded, is_full
 from kadalu_ext.csi.mounterclient import StorageState
 
 _ENDED: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 _GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
-_LITTLE_BYTES: Final = 1 << 20
-_LITTLE_PART: Final = 100
-
-
-class Status(IntEnum):
-    """How bad it is. Numbers are those of VolumeHealthErrorType in csi.proto."""
-
-    DEGRADED = 1
-    INACCESSIBLE = 2
-    DATA_LOSS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """One thing that is wrong. reason: CamelCase, for machines; message: what, and what to do, for people."""
-
-    status: Status
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +58,19 @@ def _of_volume(look: Look) -> Iterator[Condition]:
         yield _not_answering(look)
         return
     if look.replaced:
-        yield _degraded(
+        yield degraded(
             "ClientReplaced",
             f"the glusterfs client behind {look.path} died and was replaced; containers of this node that were started "
             "before still have the dead mount and get 'Transport endpoint is not connected': delete such pods",
         )
-    if space.available_bytes <= min(space.total_bytes // _LITTLE_PART, _LITTLE_BYTES):
-        yield _degraded(
+    if is_full(total_bytes=space.total_bytes, free_bytes=space.available_bytes):
+        yield degraded(
             "Full",
             "no space is left: writers are refused, and what bricks took last may wait for heal, with fewer copies "
             "until there is room; make the claim larger, or delete files",
         )
     elif space.inodes and not space.available_inodes:
-        yield _degraded(
+        yield degraded(
             "OutOfInodes", "no inode is left: no file can be made; delete files, or allow the volume more of them"
         )
 
@@ -131,7 +112,7 @@ def _not_answering(look: Look) -> Condition:
 
 def _of_storage(look: Look) -> Iterator[Condition]:
     if look.mounter:
-        yield _degraded("MounterNotThere", f"{look.mounter}; a client that ends meanwhile is not started again")
+        yield degraded("MounterNotThere", f"{look.mounter}; a client that ends meanwhile is not started again")
     if look.storage is not None and (look.storage.mounted or look.space is not None):
         for each in of_storage(look.storage):
             yield replace(each, status=Status.DEGRADED)
@@ -147,21 +128,17 @@ def of_storage(storage: StorageState) -> Iterator[Condition]:
         )
         return
     if storage.hidden_hosts:
-        yield _degraded(
+        yield degraded(
             "BrickHostSilent",
             f"{name}: brick hosts that do not answer this node: {', '.join(storage.hidden_hosts)}; the others serve "
             "it. Is the host up, and reached from here?",
         )
     if storage.down_bricks:
-        yield _degraded(
+        yield degraded(
             "BrickDown",
             f"{name}: this node has no connection to the bricks {', '.join(storage.down_bricks)}; the others serve it. "
             "See gluster volume status; gluster volume start VOLUME force starts bricks that ended",
         )
-
-
-def _degraded(reason: str, message: str) -> Condition:
-    return Condition(status=Status.DEGRADED, reason=reason, message=message)
 
 
 def _inaccessible(reason: str, message: str) -> Condition:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.csi.clients import Clients, StorageClient
+from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.pools import Pools
-from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.errors import InvalidInputError, KadaluExtError, RecordError, TokenError, UnavailableError
 from kadalu_ext.record import PV_KIND, PvName, QuotaRecord

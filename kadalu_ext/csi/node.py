@@ -14,7 +14,9 @@ import grpc
 
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
-from kadalu_ext.csi.health import Space, Status, conditions
+from kadalu_ext.csi import replies
+from kadalu_ext.csi.condition import Status
+from kadalu_ext.csi.health import Space, conditions
 from kadalu_ext.csi.identity import Identity
 from kadalu_ext.csi.mender import Mender
 from kadalu_ext.csi.mounterclient import MounterClient
@@ -166,11 +168,8 @@ class Node(csi_pb2_grpc.NodeServicer):
         paths = {name: getattr(request, name) for name in ("volume_publish_path", "staging_target_path")}
         checked = [self._mounts.check(path, field=name) for name, path in paths.items() if path]
         volume = _volume(request.volume_id)
-        health = csi_pb2.VolumeHealth(volume_id=request.volume_id)
-        for each in self._health.volume(volume, checked[0] if checked else ""):
-            status = csi_pb2.VolumeHealthErrorType.ValueType(each.status)
-            health.health_statuses.add(status=status, reason=each.reason, message=each.message)
-        return csi_pb2.NodeGetVolumeHealthResponse(volume_health=health)
+        wrong = self._health.volume(volume, checked[0] if checked else "")
+        return csi_pb2.NodeGetVolumeHealthResponse(volume_health=replies.health(request.volume_id, wrong))
 
     def NodeGetStorageHealth(
         self, request: csi_pb2.NodeGetStorageHealthRequest, context: grpc.ServicerContext

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from kadalu_ext.bounded import SideThreads
-from kadalu_ext.csi.health import Condition, Look, Space, Status, conditions, of_storage
+from kadalu_ext.csi.condition import Condition, Status
+from kadalu_ext.csi.health import Look, Space, conditions, of_storage
 from kadalu_ext.csi.mounterclient import StorageMounter, StorageState
 from kadalu_ext.csi.nodevolumes import MountTable, Volume, as_mounted, storage_mounts
 from kadalu_ext.errors import DeadlineError, InProgressError, KadaluExtError, NotFoundError

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Final
 
 from kadalu_ext.csi import enforcement
+from kadalu_ext.csi.condition import Condition, Status, degraded, is_full
 from kadalu_ext.errors import BricksDownError, KadaluExtError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.record import QuotaRecord
 from kadalu_ext.storage import Quota
-from kadalu_ext.units import MIB
-
-_LITTLE_BYTES: Final = MIB
-_LITTLE_PART: Final = 100
-"""XFS refuses what does not fit whole: this part of the limit, _LITTLE_BYTES at most, counts as nothing."""
-
-
-class Status(IntEnum):
-    """How bad it is. Numbers are those of VolumeHealthErrorType in csi.proto."""
-
-    DEGRADED = 1
-    INACCESSIBLE = 2
-    DATA_LOSS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """One thing that is wrong. reason: CamelCase, for machines; message: what, and what to do, for people."""
-
-    status: Status
-    reason: str
-    message: str
 
 
 def conditions(
@@ -74,25 +50,25 @@ def _seen(
         yield unusable(lack)
         return
     if down := [answer for answer in answers if not answer.up]:
-        yield _degraded(
+        yield degraded(
             "BrickDown",
             f"{len(down)} of the {len(geometry.bricks)} bricks of volume {volume} are down: "
             f"{enforcement.describe(down)}. The others serve it, with fewer copies. Start them; on a brick host, "
             f"`gluster volume status {volume}` tells more",
         )
     if lack is not None and quota is not Quota.NONE:
-        yield _degraded("NotEnforced", str(lack))
+        yield degraded("NotEnforced", str(lack))
         return
     stats = [answer.stat for answer in answers if answer.stat is not None]
     data = [answer.stat for answer in answers if answer.stat is not None and not answer.brick.arbiter]
-    if any(stat.free_bytes <= min(stat.total_bytes // _LITTLE_PART, _LITTLE_BYTES) for stat in data):
-        yield _degraded(
+    if any(is_full(total_bytes=stat.total_bytes, free_bytes=stat.free_bytes) for stat in data):
+        yield degraded(
             "Full",
             "no space is left: writers are refused, and what bricks took last may wait for self-heal, with fewer "
             "copies until there is room. Make the claim larger, or delete files",
         )
     if record.inodes is not None and any(not stat.free_inodes for stat in stats):
-        yield _degraded(
+        yield degraded(
             "OutOfInodes",
             f"none of its {record.inodes} inodes is left: no file can be made. Delete files, or give the claim a "
             "VolumeAttributesClass with more of them",
@@ -106,7 +82,3 @@ def _gone(record: QuotaRecord, volume: str) -> Condition:
         message=f"volume {volume} has no directory {record.path}: somebody removed it there. Stop the pods and restore "
         "from a backup",
     )
-
-
-def _degraded(reason: str, message: str) -> Condition:
-    return Condition(status=Status.DEGRADED, reason=reason, message=message)

@@ -1,11 +1,11 @@
-"""What the controller knows of a volume, as CSI has it."""
+"""What is known of a volume, as CSI has it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kadalu_ext.api import csi_pb2
-from kadalu_ext.csi.pvhealth import Condition
+from kadalu_ext.csi.condition import Condition
 from kadalu_ext.errors import NotFoundError
 from kadalu_ext.record import QuotaRecord, is_snapshot
 from kadalu_ext.storage import Storage, to_parameters, volume_id

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Final, TypeVar
 
 from kadalu_ext.csi import canary, enforcement, pvhealth
+from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.copies import Copies
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
-from kadalu_ext.csi.pvhealth import Condition
 from kadalu_ext.csi.records import RECORD_MODE, Records
 from kadalu_ext.errors import (
     BricksDownError,

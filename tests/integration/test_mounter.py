@@ -239,7 +239,12 @@ def listens(path: Path) -> bool:
 
 def clients(storage: Storage) -> set[int]:
     """The glusterfs processes of a storage."""
-    word = f"--fs-display-name=kadalu.external:{storage.name}".encode()
+    return clients_shown_as(storage.name)
+
+
+def clients_shown_as(name: str) -> set[int]:
+    """The glusterfs processes whose mounts have kadalu.external:`name` as their source."""
+    word = f"--fs-display-name=kadalu.external:{name}".encode()
     found = set()
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import grpc
 import pytest
@@ -18,7 +17,7 @@ from kadalu_ext.errors import CapacityError, InProgressError, UnavailableError
 from kadalu_ext.log import Logger
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import PoolVolume, Storage, StorageName, mount_name, to_json
-from tests.integration.test_mounter import HOSTS, Node, Pv, running_node
+from tests.integration.test_mounter import HOSTS, Node, Pv, clients_shown_as, running_node
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
 
@@ -40,15 +39,7 @@ class WholePv(Pv):
         self.name = PvName(name)
 
     def clients(self) -> set[int]:
-        word = f"--fs-display-name=kadalu.external:{self.volume_id}".encode()
-        found = set()
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
-            try:
-                if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                    found.add(int(pid))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        return found
+        return clients_shown_as(self.volume_id)
 
 
 def made(pool: PoolClient, name: str) -> Storage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,15 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kadalu_ext import rpc
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.controller import Controller
 from kadalu_ext.csi.pools import Pools
-from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.log import Logger
 from kadalu_ext.storage import to_json, to_parameters
 from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
-from tests.messages import messages
+from tests.messages import answer, check_answer, messages, request_type
 from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore
 from tests.unit.csi.test_params import capability, request
 
@@ -73,26 +71,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     bed.clients.close()
 
 
-def request_type(method: str) -> type[Message]:
-    found: type[Message] = getattr(csi_pb2, f"{method}Request")
-    return found
-
-
-def answer(bed: Bed, method: str, request: Message) -> tuple[grpc.StatusCode, str]:
-    call: Callable[[Message, Any], Message] = getattr(bed.controller, method)
-    try:
-        call(request, CALL)
-    except KadaluExtError as error:
-        return rpc.code_of(error), str(error)
-    return grpc.StatusCode.OK, ""
-
-
-def check(method: str, code: grpc.StatusCode, words: str) -> None:
-    assert code in ALLOWED, words
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        field = words.split(":")[0].split(".")[0].split("[")[0]
-        assert field in request_type(method).DESCRIPTOR.fields_by_name, words
-    assert len(words) < 2000
+def check(bed: Bed, method: str, request: Message) -> None:
+    check_answer(method, *answer(bed.controller, method, request, CALL), allowed=ALLOWED)
 
 
 @pytest.mark.parametrize("method", SERVED)
@@ -100,7 +80,7 @@ def check(method: str, code: grpc.StatusCode, words: str) -> None:
 @given(data=st.data())
 def test_a_request_of_anything_has_an_answer_of_ours(bed: Bed, method: str, data: st.DataObject) -> None:
     asked = data.draw(messages(request_type(method), HOSTILE))
-    check(method, *answer(bed, method, asked))
+    check(bed, method, asked)
 
 
 @pytest.mark.parametrize("method", [method for method in SERVED if method != "ControllerGetCapabilities"])
@@ -123,4 +103,4 @@ def test_a_right_request_with_one_field_of_something_else_has_too(bed: Bed, meth
     spoiled = data.draw(st.sampled_from(names))
     asked.ClearField(spoiled)
     asked.MergeFrom(data.draw(messages(kind, HOSTILE, only=spoiled)))
-    check(method, *answer(bed, method, asked))
+    check(bed, method, asked)

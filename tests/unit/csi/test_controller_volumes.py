@@ -10,7 +10,7 @@ import pytest
 
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.claim import Claim, ClaimState
-from kadalu_ext.csi.pvhealth import Status
+from kadalu_ext.csi.condition import Status
 from kadalu_ext.csi.wholevolume import Look
 from kadalu_ext.csi.wholevolumes import Seen
 from kadalu_ext.errors import VolumeStoppedError

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from kadalu_ext.csi.health import Look, Space, Status, conditions
+from kadalu_ext.csi.condition import Status
+from kadalu_ext.csi.health import Look, Space, conditions
 from kadalu_ext.csi.mounterclient import StorageState
 from kadalu_ext.storage import StorageName
 
