@@ -136,13 +136,19 @@ print(json.dumps({"wrong": wrong, "inodes": len(seen), "bytes": sum(seen.values(
 
 def check_pv(site: Site, volume: str, name: str, size: int) -> None:
     """It is enforced on every brick, all that is in its directory has its project, and the kernel counts that and
-    nothing else."""
+    nothing else. A removed file counts until its brick has closed it, which after a cut is when the brick gives the
+    client up."""
     site.wait_enforced(name, limits(volume, size))
     for brick in bricks(site, volume):
         top = f"{brick.path}/{pv_path(PvName(name))}"
-        seen = json.loads(brick.host.run(["python3", "-B", "-", top], input=LOOK).stdout)
-        assert seen["wrong"] == []
-        assert (seen["used_inodes"], seen["used_bytes"]) == (seen["inodes"], seen["bytes"])
+
+        def counted(brick: Place = brick, top: str = top) -> bool:
+            seen = json.loads(brick.host.run(["python3", "-B", "-", top], input=LOOK).stdout)
+            assert seen["wrong"] == []
+            return bool((seen["used_inodes"], seen["used_bytes"]) == (seen["inodes"], seen["bytes"]))
+
+        what = f"{brick.host.name} to count of {name} what is in it"
+        progress.wait_until(what, counted, seconds=HEAL_SECONDS, interval=2)
 
 
 LIMITS: dict[str, list[float]] = {"heal-rep": [1, 1, 1], "heal-arb": [1, 1, 0], "heal-dis": [0.5, 0.5, 0.5]}
@@ -257,6 +263,17 @@ def test_a_host_that_was_down_while_clients_wrote_and_claimed_is_as_the_others_w
         site.delete_pv(volume, name)
 
 
+@contextmanager
+def without_brick(site: Site, volume: str, host: BrickHost) -> Iterator[None]:
+    """The brick's process on this host is dead during the block."""
+    host.run(["pkill", "-f", f"glusterfsd.*/bricks/{volume} "])
+    try:
+        yield
+    finally:
+        site.hosts.gluster("volume", "start", volume, "force")
+        site.hosts.wait_online(volume)
+
+
 def fill(file: Path) -> None:
     """Writes until there is no room; what was said to be written is."""
     with pytest.raises(OSError) as refused, open(file, "wb", buffering=0) as target:
@@ -271,28 +288,26 @@ def test_a_full_pv_shows_how_many_of_its_files_wait_for_heal(site: Site, volume:
     name, data, lame = f"full-{volume}", site.hosts.host("brick1"), site.hosts.host("brick3")
     directory = site.make_pv(volume, name, 32 * MIB)
     site.wait_enforced(name, limits(volume, 32 * MIB))
-    lame.run(["pkill", "-f", f"glusterfsd.*/bricks/{volume} "])
-    for number in range(3):
-        (directory / f"small{number}").write_bytes(b"some")
-    if volume == "heal-arb":
-        fill(directory / "large")
-    else:
-        # with a brick down disperse needs all others: what one of them refuses is EIO, and may damage the file
-        (directory / "large").write_bytes(bytes(32 * MIB - 192 * 1024))
-    # the files and the directory that they are in
-    site.wait("it to be full, with what waits", lambda: site.status(data, name)["full"])
-    assert site.status(data, name)["heal_pending"] == 5
-    words = "full, 5 of its files wait for heal on this brick: expand its claim, or delete something in it"
-    assert words in data.run(["kadalu-quotad", "status", "--volume", volume, "--troubled"], check=False).stdout
-    assert words in data.run(["kadalu-quotad", "explain", name], check=False).stdout
-    shown = data.run(["kadalu-quotad", "check", "--volume", volume], check=False)
-    assert (shown.returncode, "5 of its files wait" in shown.stdout) == (1, True)
-    row = json.loads(data.run(["kadalu-quotad", "report", "--volume", volume, "--json"], check=False).stdout)
-    assert [(seen["full"], seen["heal_pending"]) for seen in row["volumes"]] == [(1, 5)]
-    # the remedy, and the brick back
-    site.change_record(volume, name, 64 * MIB)
-    site.hosts.gluster("volume", "start", volume, "force")
-    site.hosts.wait_online(volume)
+    with without_brick(site, volume, lame):
+        for number in range(3):
+            (directory / f"small{number}").write_bytes(b"some")
+        if volume == "heal-arb":
+            fill(directory / "large")
+        else:
+            # with a brick down disperse needs all others: what one of them refuses is EIO, and may damage the file
+            (directory / "large").write_bytes(bytes(32 * MIB - 192 * 1024))
+        # the files and the directory that they are in
+        site.wait("it to be full, with what waits", lambda: site.status(data, name)["full"])
+        assert site.status(data, name)["heal_pending"] == 5
+        words = "full, 5 of its files wait for heal on this brick: expand its claim, or delete something in it"
+        assert words in data.run(["kadalu-quotad", "status", "--volume", volume, "--troubled"], check=False).stdout
+        assert words in data.run(["kadalu-quotad", "explain", name], check=False).stdout
+        shown = data.run(["kadalu-quotad", "check", "--volume", volume], check=False)
+        assert (shown.returncode, "5 of its files wait" in shown.stdout) == (1, True)
+        row = json.loads(data.run(["kadalu-quotad", "report", "--volume", volume, "--json"], check=False).stdout)
+        assert [(seen["full"], seen["heal_pending"]) for seen in row["volumes"]] == [(1, 5)]
+        # the remedy, and the brick back
+        site.change_record(volume, name, 64 * MIB)
     heal(site, volume)
     check_pv(site, volume, name, 64 * MIB)
     assert (site.status(data, name)["full"], site.status(data, name)["heal_pending"]) == (False, 0)
