@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster import copytree, libgfapi, tree
-from kadalu_ext.gluster.copytree import CopyProgress
+from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.feed import REFRESH_S, SETTLE_S, Feed, Source
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.objects import Handle, Objects
