@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.figure import Figure
 from kadalu_ext import mounting
-from kadalu_ext.gluster.copytree import CopyProgress
+from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.units import GIB, MIB
 from tests.testbed.brickhosts import BrickHosts

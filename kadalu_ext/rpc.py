@@ -42,6 +42,9 @@ CODES: Final[dict[type[BaseException], grpc.StatusCode]] = {
 }
 """The one table. A class stands for its subclasses, unless they have a row of their own."""
 
+Told = Callable[[str, grpc.StatusCode, float], None]
+"""Is called after each call: its method, what became of it, and the seconds that it took."""
+
 
 def code_of(error: BaseException) -> grpc.StatusCode:
     """The gRPC code of an exception: its nearest ancestor's row, INTERNAL for what is not ours."""
@@ -54,8 +57,9 @@ def code_of(error: BaseException) -> grpc.StatusCode:
 class ErrorsToCodes(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Logs each call once, with id, duration and outcome, and turns exceptions into a status with the message whole."""
 
-    def __init__(self, log: Logger, *, quiet: frozenset[str] = frozenset()) -> None:
+    def __init__(self, log: Logger, *, quiet: frozenset[str] = frozenset(), told: Told = lambda *_: None) -> None:
         self._log = log
+        self._told = told
         self._quiet = quiet
         """Methods that are called all the time and logged only if they fail."""
         self._ids = itertools.count(1)
@@ -93,7 +97,9 @@ class ErrorsToCodes(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         else:
             if method not in self._quiet:
                 self._log.info("call", **fields, code="OK", seconds=_since(started))
+            self._told(method, grpc.StatusCode.OK, time.monotonic() - started)
             return reply
+        self._told(method, code, time.monotonic() - started)
         context.abort(code, message)
         raise AssertionError("abort raises")
 
@@ -108,7 +114,9 @@ def _identity(request: Any) -> dict[str, object]:
     return {f"req_{name}": value for name in names if isinstance(value := getattr(request, name, None), str) and value}
 
 
-def serve_unix(path: str, *, log: Logger, workers: int, quiet: frozenset[str] = frozenset()) -> grpc.Server:
+def serve_unix(
+    path: str, *, log: Logger, workers: int, quiet: frozenset[str] = frozenset(), told: Told = lambda *_: None
+) -> grpc.Server:
     """A gRPC server listening on the unix socket `path` (an old socket there is removed); not yet started.
 
     The socket is writable for its owner only (gRPC makes it 0755 at most), so only root can connect to root's.
@@ -120,7 +128,7 @@ def serve_unix(path: str, *, log: Logger, workers: int, quiet: frozenset[str] = 
         os.unlink(path)
     server = grpc.server(
         ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rpc"),
-        interceptors=[ErrorsToCodes(log, quiet=quiet)],
+        interceptors=[ErrorsToCodes(log, quiet=quiet, told=told)],
     )
     if server.add_insecure_port(f"unix:{path}") == 0:
         raise OSError(f"{path}: gRPC cannot listen on this socket")

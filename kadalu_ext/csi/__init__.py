@@ -7,6 +7,8 @@ From the inside outwards, the controller:
     promises                        what a storage has promised, under any concurrency
     volumes                         the use cases: make a PV, wait until it is enforced, delete it
     trash                           empties what was deleted
+    housekeeping                    what is looked at every minute
+    figures, metrics                what is counted, and how Prometheus gets it
     connection                      a storage's volume: facts, libgfapi and the bricks' connections
     clients                         one client a storage, with its own workers; one call in flight a volume
     pvhealth                        PURE: what is wrong with a PV, from its bricks' answers

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from kadalu_ext.csi.figures import Figures
 from kadalu_ext.csi.filling import Filler, Taken
+from kadalu_ext.csi.housekeeping import Housekeeper
 from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
 from kadalu_ext.csi.promises import Promises
-from kadalu_ext.csi.trash import TrashCollector
+from kadalu_ext.csi.trash import Trash, TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import DeadlineError, InProgressError, InvalidInputError, KadaluExtError, NotFoundError
 from kadalu_ext.gluster.messages import Gfid
@@ -30,7 +32,7 @@ WAITERS: Final = 32
 """So many callers of one storage may wait for as long as they like; among more of them that time is shared. Otherwise
 the claims of a dead storage would hold all of this server's threads, and all of csi-provisioner's."""
 
-NOT_OF_WHOLE_VOLUMES: Final = "they are neither expanded, copied, listed nor enforced: each is as large as its volume"
+NOT_OF_WHOLE_VOLUMES: Final = "they are neither copied nor given limits: each is as large as its volume"
 
 _FACTS_S: Final = 1.0
 """For so long glusterd's word is good: a brick that was replaced a second ago may not be asked yet."""
@@ -51,6 +53,7 @@ class _Connected:
     volumes: Volumes
     trash: TrashCollector
     filler: Filler
+    housekeeper: Housekeeper
 
 
 class StorageClient:
@@ -234,6 +237,23 @@ class StorageClient:
         """Of the volume that it is connected to; None if there was no call yet that got so far."""
         return None if self._connected is None else self._connected.facts.volume_id
 
+    def figures(self) -> Figures:
+        """As they are; asks nobody."""
+        with self._lock:
+            since = list(self._in_flight.values())
+        connected = self._connected
+        waiting, copies = (0, ()) if connected is None else connected.filler.figures()
+        return Figures(
+            storage=self.storage.name,
+            connected=connected is not None,
+            running=len(since),
+            oldest_s=max(0.0, time.monotonic() - min(since)) if since else 0.0,
+            promised=None if connected is None else connected.housekeeper.promised,
+            trash=Trash() if connected is None else connected.trash.seen,
+            waiting=waiting,
+            copies=copies,
+        )
+
     # --- one call in flight a PV, held until the work ends ---
 
     @contextmanager
@@ -346,8 +366,17 @@ class StorageClient:
             enforced=lambda: self.storage.quota is Quota.REQUIRED,
         )
         filler.start()
+        housekeeper = Housekeeper(volumes, storage=storage.name, log=self._log)
+        housekeeper.start()
         return _Connected(
-            storage=storage, facts=facts, store=store, bricks=bricks, volumes=volumes, trash=trash, filler=filler
+            storage=storage,
+            facts=facts,
+            store=store,
+            bricks=bricks,
+            volumes=volumes,
+            trash=trash,
+            filler=filler,
+            housekeeper=housekeeper,
         )
 
     def _with_bricks(self, old: _Connected, facts: VolumeFacts) -> _Connected:
@@ -361,6 +390,7 @@ class StorageClient:
         if old.store is not new.store:
             old.trash.stop()
             old.filler.close()
+            old.housekeeper.stop()
             old.store.close()
 
     def close(self) -> None:
@@ -369,6 +399,7 @@ class StorageClient:
         if (old := self._connected) is not None:
             old.trash.stop()
             old.filler.close()
+            old.housekeeper.stop()
             old.bricks.probe.close()
             old.store.close()
 
@@ -405,6 +436,11 @@ class Clients:
         """The client of that storage, if there was a call for it already."""
         with self._lock:
             return self._clients.get(name)
+
+    def figures(self) -> list[Figures]:
+        """Of each storage that there was a call for; asks nobody."""
+        with self._lock:
+            return [client.figures() for client in self._clients.values()]
 
     def close(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from errno import ENOENT, ENOSPC
+from typing import Final
 
 from kadalu_ext.csi.ports import CopyProgress, VolumeStore
 from kadalu_ext.csi.records import Records
@@ -17,7 +18,10 @@ from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.layout import pv_path
 from kadalu_ext.record import SNAPSHOT_KIND, PvName, QuotaRecord
-from kadalu_ext.units import format_bytes
+from kadalu_ext.units import MIB, format_bytes
+
+_ROUNDED_BYTES: Final = MIB
+"""Limits are rounded up to blocks on each brick."""
 
 
 class Copies:
@@ -90,6 +94,7 @@ class Copies:
         gone = NotFoundError(f"{name}: its source {record.source} was deleted before the copy was whole")
         if identity is None:
             raise gone
+        progress.known_bytes = self._used_bytes(record.source)
         begun = bool(self._store.listdir(record.path))
         try:
             self._copy(source, record, progress)
@@ -103,6 +108,13 @@ class Copies:
         if self._identity(source) != identity:
             raise gone  # it was moved to the trash, and may have been emptied under the copier's hands
         self._records.write(replace(record, filling=False))
+
+    def _used_bytes(self, source: PvName) -> int | None:
+        """What it holds, as its limit counts; None where there is no limit, and the figures are the volume's."""
+        record, stat = self._records.read(source), self._store.statvfs(pv_path(source))
+        if record is None or stat.total_bytes > record.size_bytes + _ROUNDED_BYTES:
+            return None
+        return stat.total_bytes - stat.free_bytes
 
     def _copy(self, source: str, record: QuotaRecord, progress: CopyProgress) -> None:
         geometry = self._geometry()

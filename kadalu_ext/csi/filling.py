@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from kadalu_ext.csi.figures import CopyFigures
 from kadalu_ext.csi.ports import CopyProgress
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.errors import InProgressError, KadaluExtError, NotFoundError, RecordError
@@ -36,6 +37,7 @@ class _Job:
     ended: threading.Event = field(default_factory=threading.Event)
     error: KadaluExtError | None = None
     work: Future[None] | None = None
+    running: bool = False
 
 
 class Taken:
@@ -127,6 +129,16 @@ class Filler:
                 f"{self._storage}/{name}: it is being copied to {copies[0]}, and can be deleted when that is whole"
             )
 
+    def figures(self) -> tuple[int, tuple[CopyFigures, ...]]:
+        """How many copies wait for their turn, and those that are being filled."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        running = [job for job in jobs if job.running]
+        return len(jobs) - len(running), tuple(
+            CopyFigures(name=job.name, size_bytes=job.progress.size_bytes, known_bytes=job.progress.known_bytes)
+            for job in running
+        )
+
     def _want(self, record: QuotaRecord) -> _Job | None:
         """The job that fills it; None if somebody else does."""
         with self._lock:
@@ -145,11 +157,17 @@ class Filler:
     def _told(self, job: _Job | None, record: QuotaRecord) -> str:
         if job is None:
             return f"it is being filled from {record.source}"
-        done = f"{job.progress.files} files, {format_bytes(job.progress.size_bytes)}"
-        return f"it is being filled from {record.source} for {time.monotonic() - job.began_s:.0f} s, so far {done}"
+        if not job.running:
+            return f"it waits for its turn to be filled from {record.source}; {AT_A_TIME} at a time are"
+        progress = job.progress
+        done = f"{progress.files} files, {format_bytes(progress.size_bytes)}"
+        whole = f" of about {format_bytes(progress.known_bytes)}" if progress.known_bytes is not None else ""
+        seconds = f"{time.monotonic() - job.began_s:.0f} s"
+        return f"it is being filled from {record.source} for {seconds}, so far {done}{whole}"
 
     def _run(self, job: _Job) -> None:
         error: KadaluExtError | None = None
+        job.began_s, job.running = time.monotonic(), True
         try:
             self._fill(job)
         except KadaluExtError as failed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import grpc
 from google.protobuf import wrappers_pb2
 
 from kadalu_ext import __version__
@@ -29,3 +32,22 @@ class Identity(csi_pb2_grpc.IdentityServicer):
 
     def Probe(self, request: csi_pb2.ProbeRequest, context: object) -> csi_pb2.ProbeResponse:
         return csi_pb2.ProbeResponse(ready=wrappers_pb2.BoolValue(value=True))
+
+
+PROBE_S: Final = 2.0
+
+
+class Prober:
+    """Asks the driver at a socket whether it is there, as its sidecars do. Thread-safe."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+        self._stub = csi_pb2_grpc.IdentityStub(grpc.insecure_channel(f"unix:{socket}"))
+
+    def unhealthy(self) -> str:
+        """Why it should be started anew; '' if it should not."""
+        try:
+            self._stub.Probe(csi_pb2.ProbeRequest(), timeout=PROBE_S)
+        except grpc.RpcError as error:
+            return f"{self._socket} does not answer Probe: {error.code().name}"
+        return ""

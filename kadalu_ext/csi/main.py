@@ -12,7 +12,7 @@ from typing import Final
 
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2_grpc
-from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.identity import Identity, Prober
 from kadalu_ext.storages import Storages
 
 RPC_THREADS: Final = 128
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 
     one = programs.add_parser("controller", parents=[both], help="makes and deletes volumes; one for the whole cluster")
+    one.add_argument("--port", type=int, help="serve /healthz and /metrics there, e.g. 8080")
     one.add_argument("--tls", default="/etc/kadalu-ext/tls", help="where the Secret with TLS files is mounted")
     node = programs.add_parser("node", parents=[both], help="mounts volumes for pods; one on each node")
     node.add_argument("--node-id", required=True, help="the name of this node")
@@ -58,7 +59,9 @@ def controller(args: argparse.Namespace) -> int:
     from kadalu_ext.csi.clients import Clients
     from kadalu_ext.csi.connection import GlusterConnector
     from kadalu_ext.csi.controller import Controller
+    from kadalu_ext.csi.metrics import Metrics
     from kadalu_ext.csi.pools import Pools
+    from kadalu_ext.httpd import HttpServer
 
     logger = log.Logger("csi-controller")
     stop = threading.Event()
@@ -67,13 +70,17 @@ def controller(args: argparse.Namespace) -> int:
     storages = Storages(args.storages, args.tls)
     connector = GlusterConnector(storages.tls)
     clients, pools = Clients(connector=connector, log=logger), Pools(connector=connector, log=logger)
-    server = rpc.serve_unix(args.endpoint.removeprefix("unix://"), log=logger, workers=RPC_THREADS, quiet=_QUIET)
+    metrics = Metrics(clients.figures)
+    socket = args.endpoint.removeprefix("unix://")
+    server = rpc.serve_unix(socket, log=logger, workers=RPC_THREADS, quiet=_QUIET, told=metrics.called)
     # abstract by its stub; what it does not define answers UNIMPLEMENTED
     servicer = Controller(storages=storages, clients=clients, pools=pools)  # type: ignore[abstract]
     csi_pb2_grpc.add_IdentityServicer_to_server(Identity(), server)
     csi_pb2_grpc.add_ControllerServicer_to_server(servicer, server)
     server.start()
     logger.info("serving", endpoint=args.endpoint, storages=storages.names())
+    if args.port is not None:
+        HttpServer(args.port, program="kadalu-ext-csi", unhealthy=Prober(socket).unhealthy, metrics=metrics.text)
     pools.open(storages)
     Canaries(storages=storages, clients=clients, log=logger).start()
     stop.wait()

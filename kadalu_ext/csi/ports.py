@@ -7,7 +7,7 @@ from errno import EINVAL, ESTALE
 from typing import Final, Protocol
 
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
-from kadalu_ext.gluster.copytree import CopyProgress
+from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.facts import VolumeFacts
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.storage import Storage
@@ -23,6 +23,9 @@ class VolumeStat(Protocol):
 
     @property
     def total_bytes(self) -> int: ...
+
+    @property
+    def free_bytes(self) -> int: ...
 
 
 class VolumeStore(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from errno import ENOENT
 from typing import Final
 
@@ -19,24 +20,38 @@ _TURN_S: Final = 10.0
 """For how long one tree is worked at before the next one gets its turn, and a stop is noticed."""
 
 
-def empty(store: VolumeStore, *, turn_s: float = _TURN_S) -> dict[str, KadaluExtError]:
+@dataclass(kw_only=True)
+class Trash:
+    """How much there is, for whoever looks. waiting: deleted PVs whose files are still there, None if nobody has looked
+    yet. emptied: by this process."""
+
+    waiting: int | None = None
+    emptied: int = 0
+
+
+def empty(store: VolumeStore, *, turn_s: float = _TURN_S, seen: Trash | None = None) -> dict[str, KadaluExtError]:
     """One turn at everything of ours in the trash. What is left, and why, by its name there; it does not stop the rest.
 
     A volume may have had a directory `trash` of its own before it was given to us: what we did not name stays.
     Raises: VolumeIOError or UnavailableError if the trash cannot be listed.
     """
     try:
-        names = store.listdir(TRASH_DIR)
+        names = list(filter(is_trash_name, store.listdir(TRASH_DIR)))
     except VolumeIOError as error:
-        if error.errno == ENOENT:
-            return {}
-        raise
+        if error.errno != ENOENT:
+            raise
+        names = []
+    seen = seen or Trash()
+    seen.waiting = len(names)
     left: dict[str, KadaluExtError] = {}
-    for name in filter(is_trash_name, names):
+    for name in names:
         try:
             store.remove_tree(f"{TRASH_DIR}/{name}", deadline=time.monotonic() + turn_s)
         except KadaluExtError as error:
             left[name] = error
+        else:
+            seen.waiting -= 1
+            seen.emptied += 1
     return left
 
 
@@ -48,6 +63,7 @@ class TrashCollector:
         self._storage = storage
         self._log = log
         self._retry_s = retry_s
+        self.seen = Trash()
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"trash-{storage}", daemon=True)
@@ -77,7 +93,7 @@ class TrashCollector:
 
     def _turn(self) -> bool:
         try:
-            left = empty(self._store)
+            left = empty(self._store, seen=self.seen)
         except KadaluExtError as failed:
             left = {TRASH_DIR: failed}
         except Exception:

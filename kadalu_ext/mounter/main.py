@@ -14,7 +14,7 @@ from kadalu_ext.api import mounter_pb2_grpc
 from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.mounter.servicer import MounterServicer
 from kadalu_ext.mounter.storages import Settings, Storages
-from kadalu_ext.mounter.supervisor import World
+from kadalu_ext.mounter.world import World
 from kadalu_ext.rpc import serve_unix
 from kadalu_ext.storages import Storages as StorageFiles
 
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--storages", default="/etc/kadalu-ext/storages", help="where the ConfigMap is mounted")
     parser.add_argument("--tls", default="/etc/kadalu-ext/tls", help="where the Secret with TLS files is mounted")
+    parser.add_argument("--port", type=int, help="serve /healthz and /metrics there, on all of the node's addresses")
     parser.add_argument("--log-level", default="INFO")
     args = parser.parse_args(argv)
 
@@ -55,6 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=storages.keep, args=(stop,), name="mounts", daemon=True).start()
     server.start()
+    if args.port is not None:
+        from kadalu_ext.httpd import HttpServer  # most nodes have no use for them, nor for what they take
+        from kadalu_ext.mounter.metrics import Metrics
+
+        HttpServer(args.port, program="kadalu-ext-mounter", unhealthy=lambda: "", metrics=Metrics(storages.list).text)
     logger.info("mounter started", dir=directory, storages=[status.name for status in storages.list()])
     stop.wait()
     server.stop(grace=2).wait()

@@ -8,8 +8,8 @@ from typing import Final
 import grpc
 
 from kadalu_ext.api import mounter_pb2, mounter_pb2_grpc
+from kadalu_ext.mounter.status import State
 from kadalu_ext.mounter.storages import Storages
-from kadalu_ext.mounter.supervisor import State
 from kadalu_ext.storage import Encryption, Storage, check_mount_name, from_json
 
 _STATES: Final = {

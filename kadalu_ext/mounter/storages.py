@@ -13,7 +13,9 @@ from kadalu_ext.errors import InvalidInputError
 from kadalu_ext.gluster.feed import REFRESH_S
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Places
-from kadalu_ext.mounter.supervisor import Status, Supervisor, World
+from kadalu_ext.mounter.status import Status
+from kadalu_ext.mounter.supervisor import Supervisor
+from kadalu_ext.mounter.world import World
 from kadalu_ext.storage import Storage, StorageName, check_mount_name, mount_name
 
 _LOOK_S: Final = 30.0

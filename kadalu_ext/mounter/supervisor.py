@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection
 from typing import Final
 
-from kadalu_ext import mountinfo, mounting, mountpoint
+from kadalu_ext import mountinfo
 from kadalu_ext.bounded import SideThreads
 from kadalu_ext.errors import ConflictError, InProgressError, InvalidInputError, KadaluExtError, MounterError
-from kadalu_ext.gluster import feed
-from kadalu_ext.gluster.client import SHARED
-from kadalu_ext.gluster.clientvolfile import Brick
-from kadalu_ext.gluster.feed import SETTLE_S, Feed, Listen, Probed, Source
-from kadalu_ext.gluster.tls import Tls
-from kadalu_ext.gluster.volfile import Volfile
+from kadalu_ext.gluster.feed import SETTLE_S, Feed, Source
 from kadalu_ext.log import Logger
-from kadalu_ext.mounter import connected, processes
 from kadalu_ext.mounter.client import Client, Places
+from kadalu_ext.mounter.status import State, Status
+from kadalu_ext.mounter.world import World
 from kadalu_ext.storage import Storage, StorageName, from_json, to_json
 
 READY_S: Final = 20.0
@@ -40,48 +34,6 @@ AGAIN_S: Final = 30.0
 
 _LOOK_S: Final = 1.0
 """How long a client may take to say which bricks it is connected to."""
-
-
-class State(StrEnum):
-    """What has become of a storage."""
-
-    MOUNTING = "mounting"
-    MOUNTED = "mounted"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """A storage as the mounter sees it. `reason` says why it is dead, and what becomes of it.
-
-    down_bricks: host:path of those that the client has no connection to; hidden hosts' are not among them.
-    """
-
-    name: StorageName
-    state: State
-    path: str
-    reason: str
-    hidden_hosts: tuple[str, ...]
-    down_bricks: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """All that a supervisor touches outside of this process, so that a test can give it a small world."""
-
-    fetch: Callable[[Source], Volfile] = feed.fetch
-    probe: Callable[[Source, Volfile, frozenset[str] | None], Probed] = feed.probe
-    listen: Listen = SHARED.listen
-    fresher: Callable[[Storage], Storage] = lambda storage: storage
-    entry: Callable[[StorageName], Storage | None] = lambda _name: None
-    down: Callable[[str, Mapping[str, Brick]], tuple[str, ...]] = connected.down
-    tls: Callable[[Storage], Tls | None] = lambda _storage: None
-    start: Callable[[Storage, Places], Client] = Client.start
-    find: Callable[[Places], list[tuple[int, int]]] = processes.find
-    mounts: Callable[[], tuple[mountinfo.Mount, ...]] = mountinfo.read
-    unmount: Callable[[str], bool] = lambda path: mounting.unmount(path, lazily=True)
-    prepare: Callable[[str], bool] = mountpoint.prepare
-    remove: Callable[[str], None] = mountpoint.remove
 
 
 class Supervisor:
@@ -107,6 +59,7 @@ class Supervisor:
         self._failures = 0
         self._failure: KadaluExtError | None = None
         self._down: tuple[str, ...] = ()
+        self._restarts = 0
         self._threads = SideThreads()
         self._lives = 0
         """Counted up with each client, and each end that was asked for: what concerns an earlier one is void."""
@@ -210,6 +163,7 @@ class Supervisor:
             reason="" if mounted else self._reason,
             hidden_hosts=tuple(sorted(self._feed.hidden or ())),
             down_bricks=self._down if mounted else (),
+            restarts=self._restarts,
         )
 
     def close(self) -> None:
@@ -354,6 +308,7 @@ class Supervisor:
                 self._reason = f"{why}; it cannot be started again: {error}; tried again every {next_s:g} s"
                 self._log.warning("client not started again", storage=self.name, reason=str(error), next_s=next_s)
                 return False
+            self._restarts += 1
         self._log.info("client started again", storage=self.name)
         return True
 

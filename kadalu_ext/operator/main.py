@@ -20,10 +20,10 @@ from kubernetes import client, config
 from kadalu_ext import __version__
 from kadalu_ext.errors import KadaluExtError, KubernetesError
 from kadalu_ext.gluster.client import SHARED
+from kadalu_ext.httpd import HttpServer
 from kadalu_ext.log import Logger, configure
 from kadalu_ext.operator.controller import HUNG_S, THREADS, Controller
 from kadalu_ext.operator.following import Follower
-from kadalu_ext.operator.http import HttpServer
 from kadalu_ext.operator.kube import Kube
 from kadalu_ext.operator.lease import Election
 from kadalu_ext.operator.metrics import Metrics
@@ -103,7 +103,12 @@ class Operator:
         """Until `stop`, or until another operator has the Lease."""
         http = None
         if self._options.port is not None:
-            http = HttpServer(self._options.port, unhealthy=self.unhealthy, metrics=self._metrics.text)
+            http = HttpServer(
+                self._options.port,
+                program="kadalu-ext-operator",
+                unhealthy=self.unhealthy,
+                metrics=self._metrics.text,
+            )
         try:
             return self._run(stop)
         finally:

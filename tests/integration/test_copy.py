@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from kadalu_ext import mounting
-from kadalu_ext.gluster.copytree import CopyProgress
+from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.gfapi import Volume
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
@@ -170,7 +170,7 @@ def test_a_copy_is_what_the_source_is_for_a_client_that_has_the_volume_mounted(s
 
 COPIER = """
 import sys
-from kadalu_ext.gluster.copytree import CopyProgress
+from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.gfapi import Volume
 volume = Volume.open("copy", ("brick1", "brick2", "brick3"), timeout_s=60)
 volume.copy_tree("long", "again", CopyProgress(), server_side=sys.argv[1] == "True")

@@ -52,6 +52,7 @@ class Crash(BaseException):
 @dataclass(frozen=True, kw_only=True)
 class Space:
     total_bytes: int
+    free_bytes: int
 
 
 @dataclass
@@ -183,7 +184,7 @@ class MemoryStore:
     def statvfs(self, path: str) -> Space:
         with self._call():
             self._directory(path)
-            return Space(total_bytes=self.total_bytes)
+            return Space(total_bytes=self.total_bytes, free_bytes=self.total_bytes)
 
     def close(self) -> None:
         pass

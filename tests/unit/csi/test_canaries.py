@@ -125,7 +125,7 @@ def test_a_dead_storage_delays_no_other_and_is_asked_once_at_a_time(site: Site) 
     site.store.hold.clear()
     for _ in range(3):
         site.canaries.turn()
-    until(lambda: site.store.waiting == 3)  # the beat, who empties the trash, and who looks for copies
+    until(lambda: site.store.waiting == 4)  # the beat, and three that look at the volume by themselves
     assert site.clients.of(STORAGE)._executor._work_queue.qsize() == 0
     site.store.hold.set()
     site.turn()

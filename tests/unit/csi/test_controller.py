@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from kadalu_ext import rpc
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.controller import Controller
-from kadalu_ext.csi.identity import Identity
+from kadalu_ext.csi.identity import Identity, Prober
 from kadalu_ext.csi.pools import Pools
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
@@ -94,6 +95,14 @@ def refused(code: grpc.StatusCode, says: str) -> Iterator[None]:
         yield
     assert raised.value.code() is code
     assert says in str(raised.value.details())
+
+
+def test_a_server_that_answers_is_healthy_and_one_that_has_ended_is_not(tmp_path: Path) -> None:
+    driver = Driver(tmp_path)
+    prober = Prober(str(tmp_path / "csi.sock"))
+    assert prober.unhealthy() == ""
+    driver.close()
+    assert re.search(r"csi\.sock does not answer Probe: (UNAVAILABLE|DEADLINE_EXCEEDED)", prober.unhealthy())
 
 
 def test_it_says_who_it_is_and_that_it_is_ready(driver: Driver) -> None:

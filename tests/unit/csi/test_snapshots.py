@@ -19,8 +19,8 @@ from kadalu_ext.errors import DeadlineError, VolumeIOError
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.record import RECORD_XATTR, PvName, decode, snapshot_name
 from kadalu_ext.storage import StorageName, to_json
-from kadalu_ext.units import MIB
-from tests.unit.csi.memory import STORAGE
+from kadalu_ext.units import GIB, MIB
+from tests.unit.csi.memory import STORAGE, Space
 from tests.unit.csi.test_controller import Driver, refused
 from tests.unit.csi.test_params import capability, request
 
@@ -119,6 +119,23 @@ def test_until_a_clone_is_whole_its_caller_hears_how_far_it_is(on: Site) -> None
     on.go.set()
     until(lambda: not on.filling("pvc-2"))
     assert on.clone().volume_id == "ext/pvc-2"
+
+
+def test_what_waits_for_its_turn_says_so_and_what_is_at_work_is_counted(
+    on: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Space(total_bytes=64 * MIB, free_bytes=48 * MIB)
+    monkeypatch.setattr(on.store, "statvfs", lambda path: space if path else Space(total_bytes=GIB, free_bytes=GIB))
+    on.go.clear()
+    for name in ("pvc-2", "pvc-3"):
+        with refused(Code.ABORTED, " s, so far 0 files, 0 B of about 16 MiB"):
+            on.clone(name, timeout=2)
+    with refused(Code.ABORTED, "ext/pvc-4: it waits for its turn to be filled from pvc-1; 2 at a time are"):
+        on.clone("pvc-4", timeout=1)
+    (figures,) = on.clients.figures()
+    assert figures.waiting == 1
+    assert [(copy.name, copy.known_bytes) for copy in figures.copies] == [("pvc-2", 16 * MIB), ("pvc-3", 16 * MIB)]
+    assert (figures.connected, figures.running, figures.oldest_s) == (True, 0, 0.0)
 
 
 def test_nothing_is_copied_before_every_brick_enforces(on: Site) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kadalu_ext.errors import DeadlineError
 from kadalu_ext.gluster import copytree
-from kadalu_ext.gluster.copytree import CHUNK_BYTES, CopyProgress
+from kadalu_ext.gluster.copyfile import CHUNK_BYTES
+from kadalu_ext.gluster.copyprogress import CopyProgress
 from tests.unit.gluster.memory_objects import BLOCK, Inode, MemoryObjects, directory, file, seen
 
 

@@ -16,8 +16,10 @@ from kadalu_ext.gluster.feed import Probed, Source
 from kadalu_ext.gluster.volfile import Volfile
 from kadalu_ext.log import Logger
 from kadalu_ext.mounter.client import Client, Places
+from kadalu_ext.mounter.status import State, Status
 from kadalu_ext.mounter.storages import Settings, Storages
-from kadalu_ext.mounter.supervisor import CALLERS, State, Status, Supervisor, World
+from kadalu_ext.mounter.supervisor import CALLERS, Supervisor
+from kadalu_ext.mounter.world import World
 from kadalu_ext.mountinfo import FUSE_GLUSTERFS, Mount
 from kadalu_ext.storage import Storage, StorageName, to_json
 from tests.unit.gluster.fake_hosts import FakeHosts

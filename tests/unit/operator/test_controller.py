@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import urllib.error
-import urllib.request
-from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -14,10 +10,8 @@ import pytest
 from kadalu_ext.errors import BusyError, KubernetesError
 from kadalu_ext.gluster.geometry import Brick
 from kadalu_ext.log import Logger
-from kadalu_ext.operator import http
 from kadalu_ext.operator.actions import BrickSeen, Existing, Problem
 from kadalu_ext.operator.controller import HUNG_S, THREADS, Controller
-from kadalu_ext.operator.http import HttpServer
 from kadalu_ext.operator.metrics import MAX_HOSTS, Key, Metrics
 from kadalu_ext.operator.plan import plan
 from kadalu_ext.operator.pvs import Provisioned
@@ -180,27 +174,6 @@ def test_metrics_are_of_the_last_look_and_go_with_their_storage() -> None:
     assert "node3" not in metrics.text().decode()
 
 
-def test_health_and_metrics_are_served_and_nothing_else() -> None:
-    reasons = [""]
-    server = HttpServer(0, unhealthy=lambda: reasons[0], metrics=lambda: b"m 1\n")
-    try:
-
-        def get(path: str) -> tuple[int, bytes]:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=30) as answer:
-                    return answer.status, answer.read()
-            except urllib.error.HTTPError as error:
-                return error.code, error.read()
-
-        assert get("/healthz") == (200, b"ok\n")
-        reasons[0] = "it hangs"
-        assert get("/healthz") == (503, b"it hangs\n")
-        assert get("/metrics") == (200, b"m 1\n")
-        assert get("/")[0] == 404
-    finally:
-        server.close()
-
-
 def test_a_status_that_was_written_is_no_reason_to_look_again() -> None:
     made, _, _ = controller(Done())
 
@@ -239,16 +212,3 @@ def test_names_that_are_no_text_do_not_end_the_page_of_metrics() -> None:
     text = metrics.text().decode()
     assert 'host="odd?"' in text
     assert 'host="h?",namespace="default",path="/?"' in text
-
-
-def test_clients_that_say_nothing_take_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_PATIENCE_S", 60.0)
-    before = threading.active_count()
-    server = HttpServer(0, unhealthy=lambda: "", metrics=lambda: b"")
-    with ExitStack() as stack:
-        stack.callback(server.close)
-        silent = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(http.CLIENTS + 1)
-        ]
-        assert silent[-1].recv(1) == b""
-        assert threading.active_count() <= before + 1 + http.CLIENTS

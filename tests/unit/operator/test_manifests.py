@@ -90,6 +90,7 @@ def test_the_api_server_keeps_every_field_of_the_status(outcome: Any) -> None:
 
 def test_the_programs_take_their_arguments() -> None:
     assert main.parse(CONTAINERS["operator"]["args"]).port == 8080
+    assert csi.parser().parse_args(["controller", *CONTAINERS["controller"]["args"]]).port == 8080
     for name in ("controller", "node"):
         container = CONTAINERS[name]
         assert csi.parser().parse_args([*container["command"][1:], *container["args"]]).program == name

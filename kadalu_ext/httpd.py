@@ -21,16 +21,17 @@ CLIENTS: Final = 32
 class HttpServer:
     """Serves at `port` of all addresses from the moment it is made, in daemon threads.
 
-    unhealthy: why the program should be restarted, '' if it should not. metrics: Prometheus' text.
+    program: its name, which is told. unhealthy: why it should be restarted, '' if it should not. metrics: Prometheus'
+    text.
     Raises: OSError if the port is taken.
     """
 
-    def __init__(self, port: int, *, unhealthy: Callable[[], str], metrics: Callable[[], bytes]) -> None:
+    def __init__(self, port: int, *, program: str, unhealthy: Callable[[], str], metrics: Callable[[], bytes]) -> None:
         slots = threading.BoundedSemaphore(CLIENTS)
 
         class Handler(BaseHTTPRequestHandler):
             timeout = _PATIENCE_S
-            server_version = f"kadalu-ext-operator/{__version__}"
+            server_version = f"{program}/{__version__}"
             sys_version = ""
 
             def do_GET(self) -> None:
