@@ -87,6 +87,10 @@ class GlusterQuotaError(UnsupportedVolumeError):
     """Gluster's own quota answers statfs in place of the brick."""
 
 
+class DataAtRiskError(UnsupportedVolumeError):
+    """The volume is disperse: a PV that gets full loses data there. Nobody has accepted that."""
+
+
 class SharedFileSystemError(UnsupportedVolumeError):
     """Several bricks of the volume are on one file system, and each shows a part of every size."""
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 from kadalu_ext.claim import CLAIM_XATTR, Claim, ClaimState, held
-from kadalu_ext.errors import HostUnreachableError, KadaluExtError, TlsError, WireError
+from kadalu_ext.errors import DataAtRiskError, HostUnreachableError, KadaluExtError, TlsError, WireError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer, BrickProbe
 from kadalu_ext.gluster.client import Glusterd, first_answer
 from kadalu_ext.gluster.facts import VolumeFacts, volume_facts
+from kadalu_ext.gluster.geometry import VolumeKind
 from kadalu_ext.gluster.support import BLOCK_META, block_hosting
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.operator.actions import BrickSeen, Problem, Usable
@@ -22,7 +23,7 @@ from kadalu_ext.operator.metrics import Key
 from kadalu_ext.operator.pool import Member, ids_text
 from kadalu_ext.operator.reasons import Reason
 from kadalu_ext.operator.reconcile import Done
-from kadalu_ext.operator.spec import StorageSpec
+from kadalu_ext.operator.spec import RISK, StorageSpec
 from kadalu_ext.storage import Encryption, Quota, StorageName
 
 _AT_A_TIME: Final = 8
@@ -89,7 +90,7 @@ class Observer:
             facts = replace(first_answer(spec.storage.hosts, ask, HOST_TIMEOUT_S, tls=tls), tls=tls)
         except KadaluExtError as error:
             return Problem.of(error, volume=volume)
-        disagrees = _disagrees(spec, facts)
+        disagrees = _disagrees(spec, facts) or (None if whole else _risk(spec, facts))
         if disagrees is not None:
             return Problem.of(disagrees, volume=volume)
         probe = self._probe(spec, facts, alone=not whole)
@@ -182,6 +183,19 @@ def _member(spec: StorageSpec, found: Usable | Problem) -> Member:
         size_bytes=found.capacity_bytes or 0,
         claim=claim,
         problem=problem,
+    )
+
+
+def _risk(spec: StorageSpec, facts: VolumeFacts) -> DataAtRiskError | None:
+    """Of a volume on which PVs get full before their bricks are. Whole volumes are kept from it by storage.reserve."""
+    enforced = spec.storage.quota is not Quota.NONE
+    if facts.geometry.kind is not VolumeKind.DISPERSE or not enforced or spec.accepts_risk:
+        return None
+    return DataAtRiskError(
+        f"volume {spec.volume}: it is disperse, and a PV of it that gets full may lose data: its bricks refuse writes "
+        "one by one, which makes files unreadable (EIO), and self-heal, for want of room, leaves wrong bytes in them; "
+        "take a volume of replica 3 or an arbiter, or see docs/troubleshooting.md and set spec.accept: "
+        f"[{RISK}] if no PV will ever get full"
     )
 
 

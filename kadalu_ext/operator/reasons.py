@@ -160,6 +160,7 @@ _OF_VOLUMES: Final[Mapping[type[errors.KadaluExtError], Reason]] = {
     errors.TrashError: Reason.TRASH_ON,
     errors.GlusterQuotaError: Reason.GLUSTER_QUOTA,
     errors.SharedFileSystemError: Reason.SHARED_FILE_SYSTEM,
+    errors.DataAtRiskError: Reason.DATA_AT_RISK,
 }
 """What a volume is or has that sizes cannot be enforced on."""
 

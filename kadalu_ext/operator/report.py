@@ -164,8 +164,8 @@ def _supported(usable: Usable) -> Finding:
             "True",
             Reason.DATA_AT_RISK,
             "sizes can be enforced on this volume, but files that are written to while their PV is full may become "
-            f"unreadable (EIO){more if taken else ''}. Expand PVs before they are full, or use replica 3; "
-            "docs/troubleshooting.md has the way back",
+            f"unreadable (EIO) or wrong without an error{more if taken else ''}. Expand PVs before they are full, or "
+            "use replica 3; see docs/troubleshooting.md",
         )
     if usable.members:
         return "True", Reason.VOLUME_USABLE, "every volume can be a PV"

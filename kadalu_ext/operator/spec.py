@@ -48,11 +48,13 @@ class StorageSpec:
     tls_secret: name of the Secret with the client's certificate, in the KadaluStorage's namespace; None if nothing of
     the cluster is encrypted. What is, `storage.tls` says.
     mount_options: of the PVs' mounts in pods, among storage.MOUNT_OPTIONS.
+    accepts_risk: sizes may be enforced on a volume on which a PV that gets full loses data.
     """
 
     storage: Storage
     tls_secret: str | None = None
     mount_options: tuple[str, ...] = ()
+    accepts_risk: bool = False
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -67,9 +69,12 @@ class StorageSpec:
         return named(each.volume for each in pool) if pool else self.storage.volume
 
 
+RISK: Final = "DataAtRisk"
+"""What `accept` may name: the reason with which a disperse volume is refused otherwise."""
+
 _SPEC_FIELDS: Final = (
     "type", "details", "pvReclaimPolicy", "kadalu-format", "single_pv_per_pool", "quota", "overcommit", "tls",
-    "mountOptions",
+    "mountOptions", "accept",
 )  # fmt: skip
 _DETAIL_FIELDS: Final = (
     "gluster_node", "gluster_host", "gluster_nodes", "gluster_hosts", "gluster_backup_nodes", "gluster_volname",
@@ -121,7 +126,9 @@ def parse_spec(name: str, spec: object) -> StorageSpec:
     if not native:
         _check_whole(fields, storage, pool)
         storage = replace(storage, hosts=(), volume="", pool=pool)
-    return StorageSpec(storage=storage, tls_secret=tls_secret, mount_options=mount_options)
+    return StorageSpec(
+        storage=storage, tls_secret=tls_secret, mount_options=mount_options, accepts_risk=_accepts_risk(fields)
+    )
 
 
 def _volume(detail: _Fields) -> str:
@@ -303,6 +310,14 @@ def _native(fields: _Fields) -> bool:
     if len(set(answers.values())) > 1:
         _refuse(" and ".join(answers), "contradict each other", "one of them", "kadalu-format: true")
     return next(iter(answers.values()), True)
+
+
+def _accepts_risk(fields: _Fields) -> bool:
+    accepted = _texts(fields, "accept", f"accept: [{RISK}]")
+    for each in accepted:
+        if each.lower() != RISK.lower():
+            _refuse(fields.path("accept"), f"{each[:64]!r} is not allowed", RISK, f"accept: [{RISK}]")
+    return bool(accepted)
 
 
 def _overcommit(fields: _Fields) -> float:

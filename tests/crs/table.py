@@ -50,6 +50,8 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
         [NODE, NODE | {"gluster_volname": "vol_2"}], kadalu_format="non-native", pvReclaimPolicy="retain", quota="none"
     ),
     "one whole volume": external(single_pv_per_pool=True),
+    "a risk that is accepted": external(accept=["DataAtRisk"]),
+    "a risk as a text": external(Accept="dataatrisk,"),
     "nulls, which are absent": external({**NODE, "gluster_hosts": None}, overcommit=None, tls=None),
     "options of a translator": external([NODE | {"gluster_options": "disperse.eager-lock=on,disperse.stripe_cache=4"}]),
     "options as a map": external({**NODE, "gluster_options": {"entry_timeout": 5, "use-readdirp": False}}),
@@ -109,6 +111,8 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "mount options as a map": (external(mountOptions={"ro": True}), "spec.mountOptions: allowed: a list of texts"),
     "an unknown reclaim policy": (external(pvReclaimPolicy="keep"), "spec.pvReclaimPolicy: allowed: delete, archive"),
     "an unknown quota": (external(quota="yes"), "spec.quota: allowed: required, optional, none"),
+    "a risk that there is none of": (external(accept=["Anything"]), "spec.accept: allowed: DataAtRisk; for example"),
+    "risks as a map": (external(accept={"DataAtRisk": True}), "spec.accept: allowed: DataAtRisk; for example"),
     "an unknown format": (external(kadalu_format="ext4"), "spec.kadalu-format: allowed: true or false"),
     "a pool that is neither": (external(single_pv_per_pool="maybe"), "spec.single_pv_per_pool: allowed: true or false"),
     "a contradiction": (

@@ -39,6 +39,13 @@ volume v-replicate-0
     subvolumes v-client-1 v-client-2
 end-volume
 """
+DISPERSE = """
+volume v-disperse-0
+    type cluster/disperse
+    option redundancy 1
+    subvolumes v-client-1 v-client-2 v-client-3
+end-volume
+"""
 DHT = """
 volume v-dht
     type cluster/distribute
@@ -173,6 +180,23 @@ def test_a_distributed_volume_is_a_problem_that_names_it(monkeypatch: pytest.Mon
     assert isinstance(seen, Problem)
     assert seen.reason is Reason.DISTRIBUTED
     assert seen.message.startswith("node1: volume exported: the volume is distributed over 2 subvolumes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [({}, True), ({"quota": "optional"}, True), ({"quota": "none"}, False), ({"accept": "DataAtRisk"}, False),
+     ({"kadalu-format": False}, False)],
+)  # fmt: skip
+def test_sizes_are_enforced_on_a_disperse_volume_only_by_those_who_accept_what_a_full_pv_loses(
+    fields: dict[str, object], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volfile = CLIENTS + CLIENT.format(3) + DISPERSE + DHT.format("v-disperse-0")
+    seen = observed(monkeypatch, volfile, spec=parse_spec("ext", {**SAMPLE, **fields}))
+    if refused:
+        assert isinstance(seen, Problem) and seen.reason is Reason.DATA_AT_RISK
+        assert "volume exported: it is disperse" in seen.message and "spec.accept: [DataAtRisk]" in seen.message
+    else:
+        assert isinstance(seen, Usable)
 
 
 def test_a_stopped_volume_is_a_problem_and_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
