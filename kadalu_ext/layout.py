@@ -6,6 +6,7 @@ All paths are relative to the volume's root:
                                (Kadalu's scheme, so that a pool of Kadalu's can be adopted in place)
     info/quota/<pv>/           its quota record, see record.py
     info/quota/.<pv>.new/      the record, or the one that is to be next, while it is being prepared
+    info/quota/.<pv>.<suffix>.abandoned/  one in preparation that nobody came back for, see csi/housekeeping.py
     info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/promises.py
     info/quota/.<pv>.<suffix>.archived/  the record of what is archived: no brick enforces it, and it counts
     archived/<pv>.<suffix>/    deleted, and kept for people
@@ -29,6 +30,7 @@ ARCHIVE_DIR: Final = "archived"
 _TRASH_NAME: Final = re.compile(r".+\.[0-9a-f]{16}")
 _STAGED: Final = re.compile(r"\.(.+)\.new")
 _ARCHIVED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.archived")
+_ABANDONED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.abandoned")
 _CHANGED: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.changed")
 
 
@@ -53,20 +55,26 @@ def changed_path(name: PvName, suffix: str) -> str:
     return f"{RECORDS_DIR}/{changed_name(name, suffix)}"
 
 
+def abandoned_path(entry: str) -> str:
+    """`info/quota/.<entry>.abandoned`; an entry is `<name>.<suffix>`."""
+    return f"{RECORDS_DIR}/.{entry}.abandoned"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordNames:
-    """What `info/quota` holds: records, those in preparation, for each name the suffixes of its changes, and those
-    entries of `archived` that have a record."""
+    """What `info/quota` holds: records, those in preparation, for each name the suffixes of its changes, those entries
+    of `archived` that have a record; and, as `<name>.<suffix>`, the preparations that nobody came back for."""
 
     whole: frozenset[PvName]
     staged: frozenset[PvName]
     changes: Mapping[PvName, frozenset[str]]
     archived: frozenset[str]
+    abandoned: frozenset[str]
 
 
 def record_names(entries: Iterable[str]) -> RecordNames:
     """The names in `info/quota` told apart; what begins with a dot and is none of ours is passed over."""
-    whole, staged, archived, changes = set(), set(), set(), dict[PvName, set[str]]()
+    whole, staged, archived, abandoned, changes = set(), set(), set(), set(), dict[PvName, set[str]]()
     for entry in entries:
         if not entry.startswith("."):
             whole.add(PvName(entry))
@@ -74,6 +82,8 @@ def record_names(entries: Iterable[str]) -> RecordNames:
             staged.add(PvName(match[1]))
         elif match := _ARCHIVED.fullmatch(entry):
             archived.add(match[1])
+        elif match := _ABANDONED.fullmatch(entry):
+            abandoned.add(match[1])
         elif match := _CHANGED.fullmatch(entry):
             changes.setdefault(PvName(match[1]), set()).add(match[2])
     return RecordNames(
@@ -81,6 +91,7 @@ def record_names(entries: Iterable[str]) -> RecordNames:
         staged=frozenset(staged),
         changes={name: frozenset(suffixes) for name, suffixes in changes.items()},
         archived=frozenset(archived),
+        abandoned=frozenset(abandoned),
     )
 
 
@@ -100,8 +111,8 @@ def archive_entry(name: PvName, suffix: str) -> str:
     return f"{name}.{suffix}"
 
 
-def archived_name(entry: str) -> PvName:
-    """Whose that entry is."""
+def owner(entry: str) -> PvName:
+    """Whose `<name>.<suffix>` is."""
     return PvName(entry.rpartition(".")[0])
 
 
@@ -112,7 +123,7 @@ def archived_record_path(entry: str) -> str:
 
 def is_archive_of(entry: str, name: PvName) -> bool:
     """Whether an entry of `archived` has a name that `archive_entry` makes for that PV."""
-    return is_trash_name(entry) and archived_name(entry) == name
+    return is_trash_name(entry) and owner(entry) == name
 
 
 def is_trash_name(entry: str) -> bool:

@@ -1,8 +1,16 @@
-"""What is looked at on one volume every minute, whether anybody calls or not."""
+"""What is looked at on one volume every minute, whether anybody calls or not.
+
+A controller that is killed leaves preparations behind (promises.py), which count until their claim is made or deleted.
+Nobody comes back for some. What was seen for LEFT_S is abandoned: it cannot become a record any more, so that a create
+that comes after all begins anew, and goes on counting, since another controller may have found room with it, and be
+about to make use of that. It does so within RESERVED_S, or not at all; so what was seen abandoned for LEFT_S is gone.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Collection
 from typing import Final
 
 from kadalu_ext.csi.promises import Promised
@@ -11,6 +19,25 @@ from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.log import Logger
 
 EVERY_S: Final = 60.0
+_SHOWN: Final = 10
+
+LEFT_S: Final = 3600.0
+"""More than promises.RESERVED_S and the longest that one call on a volume takes, which is gluster's frame-timeout:
+half an hour."""
+
+
+class Ages:
+    """How long things have been seen. Not thread-safe. clock: as time.monotonic."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def old(self, there: Collection[str], *, age_s: float) -> frozenset[str]:
+        """Those of `there` that were there at every call for so long."""
+        now = self._clock()
+        self._since = {each: self._since.get(each, now) for each in there}
+        return frozenset(each for each, since in self._since.items() if now - since >= age_s)
 
 
 class Housekeeper:
@@ -21,6 +48,7 @@ class Housekeeper:
         self._storage = storage
         self._log = log
         self._every_s = every_s
+        self._ages = Ages()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"housekeeping-{storage}", daemon=True)
         self.promised: Promised | None = None
@@ -45,6 +73,9 @@ class Housekeeper:
     def _turn(self) -> None:
         try:
             self.promised = self._volumes.promised()
+            if old := self._ages.old(self._volumes.left(), age_s=LEFT_S):
+                self._volumes.sweep(old)
+                self._log.info("preparations swept", storage=self._storage, entries=sorted(old)[:_SHOWN], of=len(old))
         except KadaluExtError as error:
             self.promised = None
             self._log.debug("volume not looked at", storage=self._storage, reason=str(error))

@@ -20,12 +20,17 @@ from typing import Final
 
 from kadalu_ext.csi import capacity
 from kadalu_ext.csi.records import Records
-from kadalu_ext.errors import CapacityError, RecordError, VolumeIOError
-from kadalu_ext.layout import RecordNames
+from kadalu_ext.errors import CapacityError, DeadlineError, RecordError, VolumeIOError
+from kadalu_ext.layout import RecordNames, owner
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
 
 TOTAL_S: Final = 10.0
 """For so long the volume's size is taken for what it was; a volume is enlarged by hand."""
+
+
+RESERVED_S: Final = 600.0
+"""Whoever has found room in time makes use of it within that time. Preparations that are left are counted for longer:
+see housekeeping.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +44,21 @@ class Promised:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """found: there is a record of that name already. changes: what told of changes of its size so far."""
+    """found: there is a record of that name already. changes: what told of changes of its size so far.
+
+    until: for so long, of time.monotonic(), it is sure to be counted.
+    """
 
     found: bool
     changes: frozenset[str]
+    until: float
+
+    def check(self, name: PvName) -> None:
+        """To be called before what was promised is done. Raises: DeadlineError if it may not be counted any more."""
+        if time.monotonic() > self.until:
+            raise DeadlineError(
+                f"{name}: more than {RESERVED_S / 60:.0f} minutes have passed since room was found for it; try again"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +116,17 @@ class Promises:
         Raises: CapacityError if the storage cannot promise that much more; VolumeIOError. After other exceptions it
         stays prepared and counted, until a retry or the PV's deletion.
         """
-        name = record.name
+        name, until = record.name, time.monotonic() + RESERVED_S
         with self._lock:
             self._ours[name] = None
         try:
-            records.stage(record)
+            if not records.begin(name) and not growing and records.read(name) is not None:
+                # what is prepared is a growth, at work elsewhere or interrupted: it goes on counting
+                yield Reservation(found=True, changes=frozenset(), until=until)
+                return
+            records.prepare(record)
             try:
-                reservation = self._decide(records, record, overcommit, usable_bytes, growing=growing)
+                reservation = self._decide(records, record, overcommit, usable_bytes, until, growing=growing)
             except CapacityError:
                 records.unstage(name)
                 raise
@@ -152,6 +172,7 @@ class Promises:
         record: QuotaRecord,
         overcommit: float,
         usable_bytes: Callable[[], int],
+        until: float,
         *,
         growing: bool,
     ) -> Reservation:
@@ -160,7 +181,8 @@ class Promises:
             found = record.name in seen.names.whole
             if growing or not found:
                 self._accept(record, seen, overcommit, self._usable(usable_bytes))
-        return Reservation(found=found, changes=seen.names.changes.get(record.name, frozenset()))
+        changes = seen.names.changes.get(record.name, frozenset())
+        return Reservation(found=found, changes=changes, until=until)
 
     def _accept(self, record: QuotaRecord, seen: _Seen, overcommit: float, usable: int) -> None:
         with self._lock:
@@ -215,11 +237,17 @@ class Promises:
         with self._lock:
             self._archived = {entry: size for entry, size in archived.items() if size is not None}
         sizes |= {PvName(f".{entry}"): size for entry, size in archived.items()}  # names that no PV has
+        abandoned = set(names.abandoned)
         for name in foreign:
-            # what was published meanwhile was listed under its old name only
+            # what was published or abandoned meanwhile was listed under its old name only
             size = self._size(name, partial(records.read, name, staged=True))
-            size = size or self._size(name, partial(records.read, name))
+            if size is None:
+                size = self._size(name, partial(records.read, name))
+                abandoned |= {entry for entry in records.names().abandoned if owner(entry) == name}
             sizes[name] = max(size or 0, sizes.get(name) or 0)
+        for entry in abandoned:
+            size = self._size(entry, partial(records.abandoned, entry))
+            sizes[owner(entry)] = max(size or 0, sizes.get(owner(entry)) or 0)
         return _Seen(names=names, sizes={name: size for name, size in sizes.items() if size}, after=before)
 
     def _unknown(self, name: PvName, names: RecordNames, before: int) -> bool:

@@ -11,9 +11,10 @@ from kadalu_ext.csi.ports import VolumeStore
 from kadalu_ext.errors import VolumeIOError
 from kadalu_ext.layout import (
     RecordNames,
-    archived_name,
+    abandoned_path,
     archived_record_path,
     changed_path,
+    owner,
     record_names,
     record_path,
     staged_record_path,
@@ -54,13 +55,36 @@ class Records:
 
     def stage(self, record: QuotaRecord) -> None:
         """Prepares the record: every controller sees what it promises, no brick does."""
-        path = staged_record_path(record.name)
-        self._directories.make(path, RECORD_MODE)
-        self._store.setxattr(path, RECORD_XATTR, encode(record))
+        self.begin(record.name)
+        self.prepare(record)
+
+    def begin(self, name: PvName) -> bool:
+        """The first half of `stage`; False if somebody has been there before."""
+        return self._directories.make(staged_record_path(name), RECORD_MODE)
+
+    def prepare(self, record: QuotaRecord) -> None:
+        """The second half."""
+        self._store.setxattr(staged_record_path(record.name), RECORD_XATTR, encode(record))
 
     def unstage(self, name: PvName) -> bool:
         """What was prepared is not any more; False if nothing was."""
         return self._directories.remove(staged_record_path(name))
+
+    def abandon(self, name: PvName) -> None:
+        """What was prepared cannot become the record any more, and goes on counting."""
+        try:
+            self._store.rename(staged_record_path(name), abandoned_path(f"{name}.{secrets.token_hex(8)}"))
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+
+    def abandoned(self, entry: str) -> QuotaRecord | None:
+        """What was prepared, and nobody came back for; None if it is not there. Raises: RecordError."""
+        return self._read(abandoned_path(entry), owner(entry))
+
+    def forget_abandoned(self, entry: str) -> None:
+        """It counts no longer."""
+        self._directories.remove(abandoned_path(entry))
 
     def publish(self, name: PvName) -> None:
         """What was prepared is the record now, for every brick; there was none."""
@@ -94,7 +118,7 @@ class Records:
 
     def archived(self, entry: str) -> QuotaRecord | None:
         """The record of what is archived; None if there is none. Raises: RecordError."""
-        return self._read(archived_record_path(entry), archived_name(entry))
+        return self._read(archived_record_path(entry), owner(entry))
 
     def forget_archived(self, entry: str) -> None:
         """What was archived is gone, and counts no longer."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
 from functools import partial
@@ -19,13 +19,14 @@ from kadalu_ext.csi import canary, enforcement, pvhealth
 from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.copies import Copies
 from kadalu_ext.csi.directories import Directories
-from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, CopyProgress, VolumeStore
+from kadalu_ext.csi.ports import BrickProbe, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
-from kadalu_ext.csi.records import RECORD_MODE, Records
+from kadalu_ext.csi.records import Records
+from kadalu_ext.csi.removal import Removal
+from kadalu_ext.csi.same import check_same
 from kadalu_ext.errors import (
     BricksDownError,
     CapacityError,
-    ConflictError,
     KadaluExtError,
     NotFoundError,
     RecordError,
@@ -36,25 +37,17 @@ from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import (
-    ARCHIVE_DIR,
-    TRASH_DIR,
     archive_entry,
-    archive_path,
-    is_archive_of,
+    owner,
     pv_path,
-    trash_path,
 )
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
 from kadalu_ext.storage import Quota
-from kadalu_ext.units import format_bytes
 
 T = TypeVar("T")
 
 PV_MODE: Final = 0o777
 """Pods of any user may write; only the pods that mount the PV see it."""
-
-_PROOF_XATTR: Final = "user.kadalu.proof"
-"""Of trash and archive: written to see whether the volume takes writes."""
 
 _FIRST_LOOK_S: Final = 0.005
 _LOOK_GROWTH: Final = 1.6
@@ -84,6 +77,7 @@ class Volumes:
         self._promises = promises
         self._directories = Directories(store)
         self._records = Records(store, self._directories)
+        self._removal = Removal(store, self._directories, self._records)
         self._copies = Copies(volume=volume, store=store, records=self._records, geometry=lambda: self.bricks.geometry)
 
     def make(self, record: QuotaRecord, *, overcommit: float = 1.0) -> Gfid:
@@ -115,6 +109,7 @@ class Volumes:
             with self._reserved(record, overcommit) as reservation:
                 if not reservation.found:
                     self._directories.make(record.path, PV_MODE)
+                    reservation.check(record.name)
                     self._records.publish(record.name)
                 return not reservation.found
 
@@ -156,26 +151,27 @@ class Volumes:
                 self._with_room(partial(self._write_larger, record, overcommit))
             elif self._records.read(name, staged=True):
                 self._tell_growth(record, self._records.names().changes.get(name, frozenset()))  # it was interrupted
+                self._records.unstage(name)
             return record, self._store.gfid(record.path)
 
     def _write_larger(self, record: QuotaRecord, overcommit: float) -> None:
         with self._reserved(record, overcommit, growing=True) as reservation:
+            reservation.check(record.name)
             self._records.write(record)
             self._tell_growth(record, reservation.changes)
+            self._records.unstage(record.name)
 
     def _tell_growth(self, record: QuotaRecord, earlier: frozenset[str]) -> None:
-        """Every controller reads the record again, and only then it is prepared no longer."""
-        name = record.name
-        self._records.forget_changes(name, earlier)
-        self._promises.learn(record, changes=frozenset({self._records.tell_change(name)}))
-        self._records.unstage(name)
+        """Every controller reads the record again; only then it may be prepared no longer."""
+        self._records.forget_changes(record.name, earlier)
+        self._promises.learn(record, changes=frozenset({self._records.tell_change(record.name)}))
 
     def _with_room(self, call: Callable[[], T]) -> T:
         """What the call returns; if there is no room for it, it is made again where people have removed archives."""
         try:
             return call()
         except CapacityError:
-            if not self._forget_what_people_removed():
+            if not self._removal.forget_what_people_removed():
                 raise
         return call()
 
@@ -192,8 +188,33 @@ class Volumes:
     def promised(self) -> Promised:
         """What the volume has promised."""
         with self._explained():
-            self._forget_what_people_removed()
+            self._removal.forget_what_people_removed()
             return self._promises.promised(self._records, usable_bytes=self._usable_bytes)
+
+    def left(self) -> frozenset[str]:
+        """What calls have left, or need for a moment: in preparation, and abandoned. As `sweep` takes it."""
+        with self._explained():
+            names = self._records.names()
+        return names.staged | names.abandoned
+
+    def sweep(self, left: Collection[str]) -> None:
+        """Abandons what is in preparation, and ends what was abandoned: of `left`, which was there for long enough.
+
+        See housekeeping.py for how long that is. Repeatable.
+        """
+        with self._explained():
+            names = self._records.names()
+            for name in names.staged.intersection(left):
+                self._records.abandon(name)
+            for entry in names.abandoned.intersection(left):
+                self._end_growth(owner(entry), names.changes)
+                self._records.forget_abandoned(entry)
+
+    def _end_growth(self, name: PvName, changes: Mapping[PvName, frozenset[str]]) -> None:
+        """Should it have been one, and got so far that the record is written, every controller reads that."""
+        with suppress(RecordError):  # quotad tells of it
+            if (record := self._records.read(name)) is not None:
+                self._tell_growth(record, changes.get(name, frozenset()))
 
     def record(self, name: PvName) -> QuotaRecord | None:
         """The PV's record; None if it has none. Raises: RecordError."""
@@ -287,7 +308,7 @@ class Volumes:
     def delete(self, name: PvName) -> None:
         """The PV's directory is in the trash and its record is gone when this returns; idempotent."""
         with self._explained():
-            self._move_to_trash(name)
+            self._removal.to_trash(name)
             self._records.remove(name)
             self._records.unstage(name)
             changes = self._promises.forget(name)
@@ -299,58 +320,11 @@ class Volumes:
         """The PV's directory is in `archived`, and its record counts for it there, when this returns; idempotent."""
         with self._explained():
             entry = archive_entry(name, secrets.token_hex(8))
-            if not self._moved_away(name, ARCHIVE_DIR, archive_path(entry)):
-                entry = self._archived_without_record(name)
+            if not self._removal.to_archive(name, entry):
+                entry = self._removal.archived_without_record(name)
             if entry:
                 self._records.archive(name, entry)
             self.delete(name)  # what is left of it
-
-    def _archived_without_record(self, name: PvName) -> str:
-        """What an archiving that was interrupted has moved there already; empty if nothing was."""
-        done = self._records.names().archived
-        moved = (entry for entry in self._archived() if is_archive_of(entry, name) and entry not in done)
-        return min(moved, default="")
-
-    def _archived(self) -> Sequence[str]:
-        try:
-            return self._store.listdir(ARCHIVE_DIR)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return ()
-
-    def _forget_what_people_removed(self) -> bool:
-        """What is no longer in the archive counts no longer; whether there was any."""
-        recorded = self._records.names().archived
-        gone = recorded - set(self._archived()) if recorded else frozenset()
-        for entry in gone:
-            self._records.forget_archived(entry)
-        return bool(gone)
-
-    def _move_to_trash(self, name: PvName) -> None:
-        # The suffix is new each time: a PV of the same name may be in the trash still.
-        self._moved_away(name, TRASH_DIR, trash_path(name, secrets.token_hex(8)))
-
-    def _moved_away(self, name: PvName, directory: str, target: str) -> bool:
-        """Whether there was a PV, which is `target` in `directory` now."""
-        source = pv_path(name)
-        try:
-            self._store.rename(source, target)
-        except VolumeIOError as error:
-            if error.errno not in (ENOENT, *NO_PARENT):
-                raise
-        else:
-            return True
-        # A minority of the bricks may not know of a PV that exists, and says so; only the majority takes a write.
-        self._directories.make(directory, RECORD_MODE)
-        self._store.setxattr(directory, _PROOF_XATTR, b"1")
-        try:
-            self._store.rename(source, target)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return False
-        return True
 
     def silent_bricks(self) -> str | None:
         """The bricks that do not answer, each with the reason; None if all do. Bounded by the probe's timeout."""
@@ -374,35 +348,3 @@ class Volumes:
             if down := enforcement.bricks_down(*self._ask(""), volume=self._volume):
                 raise down from error
             raise
-
-
-def check_same(present: QuotaRecord, wanted: QuotaRecord) -> None:
-    """Raises: ConflictError unless the record that there is promises what is wanted, to the same."""
-    name = present.name
-    if present.size_bytes != wanted.size_bytes:
-        raise ConflictError(
-            f"{name}: exists with {format_bytes(present.size_bytes)} ({present.size_bytes} bytes), and was asked for "
-            f"with {format_bytes(wanted.size_bytes)} ({wanted.size_bytes} bytes)"
-        )
-    if present.inodes != wanted.inodes:
-        raise ConflictError(
-            f"{name}: exists with {_inodes(present)}, and was asked for with {_inodes(wanted)}; choose another name"
-        )
-    if present.kind != wanted.kind:
-        raise ConflictError(f"{name}: exists as a {present.kind}, and was asked for as a {wanted.kind}")
-    if present.source != wanted.source:
-        raise ConflictError(
-            f"{name}: exists as {_origin(present)}, and was asked for as {_origin(wanted)}; choose another name"
-        )
-    if present.made_for != wanted.made_for:
-        raise ConflictError(
-            f"{name}: this directory is that of {present.made_for or name}; {wanted.made_for or name} cannot have it"
-        )
-
-
-def _inodes(record: QuotaRecord) -> str:
-    return "no limit of inodes" if record.inodes is None else f"{record.inodes} inodes"
-
-
-def _origin(record: QuotaRecord) -> str:
-    return f"a copy of {record.source}" if record.source else "an empty one"

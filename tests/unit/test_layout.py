@@ -46,13 +46,15 @@ def test_what_we_put_into_the_trash_is_known_for_ours(name: str, suffix: bytes) 
     assert layout.is_trash_name(path.removeprefix("trash/"))
 
 
-@given(st.sets(NAMES), st.sets(NAMES), st.sets(NAMES))
+@given(st.sets(NAMES), st.sets(NAMES), st.sets(NAMES), st.sets(NAMES))
 def test_records_those_in_preparation_and_what_tells_of_changes_are_told_apart(
-    whole: set[PvName], staged: set[PvName], changed: set[PvName]
+    whole: set[PvName], staged: set[PvName], changed: set[PvName], abandoned: set[PvName]
 ) -> None:
     suffix = "0123456789abcdef"
     paths = [*map(layout.record_path, whole), *map(layout.staged_record_path, staged)]
     paths += [layout.changed_path(name, suffix) for name in changed]
+    paths += [layout.abandoned_path(f"{name}.{suffix}") for name in abandoned]
     found = layout.record_names([*(path.rpartition("/")[2] for path in paths), ".other"])
     assert (set(found.whole), set(found.staged)) == (whole, staged)
     assert found.changes == dict.fromkeys(changed, frozenset({suffix}))
+    assert set(map(layout.owner, found.abandoned)) == abandoned
