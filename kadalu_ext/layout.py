@@ -8,6 +8,7 @@ All paths are relative to the volume's root:
     info/quota/.<pv>.new/      the record, or the one that is to be next, while it is being prepared
     info/quota/.<pv>.<suffix>.abandoned/  one in preparation that nobody came back for, see csi/housekeeping.py
     info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/promises.py
+    info/quota/.<pv>.<mark>.filler/      who fills that copy, see csi/leases.py
     info/quota/.<pv>.<suffix>.archived/  the record of what is archived: no brick enforces it, and it counts
     archived/<pv>.<suffix>/    deleted, and kept for people
     trash/<pv>.<suffix>/       deleted: moved here in one rename, emptied afterwards; 16 hexadecimal digits
@@ -31,6 +32,7 @@ _TRASH_NAME: Final = re.compile(r".+\.[0-9a-f]{16}")
 _STAGED: Final = re.compile(r"\.(.+)\.new")
 _ARCHIVED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.archived")
 _ABANDONED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.abandoned")
+_FILLER: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.filler")
 _CHANGED: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.changed")
 
 
@@ -60,21 +62,29 @@ def abandoned_path(entry: str) -> str:
     return f"{RECORDS_DIR}/.{entry}.abandoned"
 
 
+def filler_path(name: PvName, mark: str) -> str:
+    """`info/quota/.<name>.<mark>.filler`; `mark`, 16 hexadecimal digits, is a controller's."""
+    return f"{RECORDS_DIR}/.{name}.{mark}.filler"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordNames:
     """What `info/quota` holds: records, those in preparation, for each name the suffixes of its changes, those entries
-    of `archived` that have a record; and, as `<name>.<suffix>`, the preparations that nobody came back for."""
+    of `archived` that have a record; as `<name>.<suffix>` the preparations that nobody came back for; and the marks of
+    those who fill copies."""
 
     whole: frozenset[PvName]
     staged: frozenset[PvName]
     changes: Mapping[PvName, frozenset[str]]
     archived: frozenset[str]
     abandoned: frozenset[str]
+    fillers: Mapping[PvName, frozenset[str]]
 
 
 def record_names(entries: Iterable[str]) -> RecordNames:
     """The names in `info/quota` told apart; what begins with a dot and is none of ours is passed over."""
-    whole, staged, archived, abandoned, changes = set(), set(), set(), set(), dict[PvName, set[str]]()
+    whole, staged, archived, abandoned = set(), set(), set(), set()
+    changes, fillers = dict[PvName, set[str]](), dict[PvName, set[str]]()
     for entry in entries:
         if not entry.startswith("."):
             whole.add(PvName(entry))
@@ -86,10 +96,13 @@ def record_names(entries: Iterable[str]) -> RecordNames:
             abandoned.add(match[1])
         elif match := _CHANGED.fullmatch(entry):
             changes.setdefault(PvName(match[1]), set()).add(match[2])
+        elif match := _FILLER.fullmatch(entry):
+            fillers.setdefault(PvName(match[1]), set()).add(match[2])
     return RecordNames(
         whole=frozenset(whole),
         staged=frozenset(staged),
         changes={name: frozenset(suffixes) for name, suffixes in changes.items()},
+        fillers={name: frozenset(marks) for name, marks in fillers.items()},
         archived=frozenset(archived),
         abandoned=frozenset(abandoned),
     )

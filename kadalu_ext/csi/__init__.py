@@ -7,6 +7,7 @@ From the inside outwards, the controller:
     promises                        what a storage has promised, under any concurrency
     volumes                         the use cases: make a PV, wait until it is enforced, delete it
     trash                           empties what was deleted
+    copies, filling, leases         clones and snapshots; when they are filled; by which controller
     removal                         where deleted PVs go
     housekeeping                    what is looked at every minute
     figures, metrics                what is counted, and how Prometheus gets it

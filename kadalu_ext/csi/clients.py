@@ -67,6 +67,7 @@ class StorageClient:
         log: Logger,
         promises: dict[str, Promises] | None = None,
         taken: dict[str, Taken] | None = None,
+        identity: str = "",
     ) -> None:
         self.storage = storage
         """May be replaced at any time: the next call uses it."""
@@ -82,6 +83,7 @@ class StorageClient:
         """By volume_id: they outlive connections, and storages may share a volume."""
         self._taken = {} if taken is None else taken
         """Likewise."""
+        self._identity = identity
         self._lock = threading.Lock()
         self._in_flight: dict[PvName, float] = {}
         self._last_failure = ""
@@ -354,7 +356,7 @@ class StorageClient:
         promises = self._promises.setdefault(facts.volume_id, Promises(volume=storage.volume))
         store = self._connector.store(storage)
         bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts), reserve=facts.reserve)
-        volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises)
+        volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises, identity=self._identity)
         trash = TrashCollector(store, storage=storage.name, log=self._log)
         trash.start()
         taken = self._taken.setdefault(facts.volume_id, Taken())
@@ -393,6 +395,11 @@ class StorageClient:
             old.housekeeper.stop()
             old.store.close()
 
+    def wait_closed(self, *, deadline: float) -> None:
+        """After `close`: until nothing is copied any more, so that the next controller need not wait."""
+        if self._connected is not None:
+            self._connected.filler.wait_closed(deadline=deadline)
+
     def close(self) -> None:
         """Waits for nothing. Not to be used afterwards."""
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -405,9 +412,13 @@ class StorageClient:
 
 
 class Clients:
-    """The client of each storage. Thread-safe."""
+    """The client of each storage. Thread-safe.
 
-    def __init__(self, *, connector: Connector, log: Logger) -> None:
+    identity: this controller's, which one that takes its place when it has ended also has. See leases.py.
+    """
+
+    def __init__(self, *, connector: Connector, log: Logger, identity: str = "") -> None:
+        self._identity = identity
         self._connector = connector
         self._log = log
         self._lock = threading.Lock()
@@ -426,7 +437,12 @@ class Clients:
             client = self._clients.get(storage.name)
             if client is None:
                 client = StorageClient(
-                    storage, connector=self._connector, log=self._log, promises=self._promises, taken=self._taken
+                    storage,
+                    connector=self._connector,
+                    log=self._log,
+                    promises=self._promises,
+                    taken=self._taken,
+                    identity=self._identity,
                 )
                 self._clients[storage.name] = client
             client.storage = storage
@@ -442,8 +458,13 @@ class Clients:
         with self._lock:
             return [client.figures() for client in self._clients.values()]
 
-    def close(self) -> None:
+    def close(self, *, wait_s: float = 0.0) -> None:
+        """Waits for copies to stop, which takes a moment, for so long at most. Not to be used afterwards."""
         with self._lock:
-            for client in self._clients.values():
-                client.close()
+            clients = list(self._clients.values())
             self._clients.clear()
+        for client in clients:
+            client.close()
+        deadline = time.monotonic() + wait_s
+        for client in clients:
+            client.wait_closed(deadline=deadline)

@@ -13,7 +13,7 @@ from typing import Final
 
 from kadalu_ext.csi.ports import CopyProgress, VolumeStore
 from kadalu_ext.csi.records import Records
-from kadalu_ext.errors import CapacityError, ConflictError, InProgressError, NotFoundError, VolumeIOError
+from kadalu_ext.errors import CapacityError, ConflictError, DeadlineError, InProgressError, NotFoundError, VolumeIOError
 from kadalu_ext.gluster.geometry import Geometry, VolumeKind
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.layout import pv_path
@@ -99,7 +99,7 @@ class Copies:
         try:
             self._copy(source, record, progress)
             if begun:
-                # Whoever began it may have gone on for a moment: what he has spoilt since is copied again.
+                # Whoever began it may have been late with a step or two: what he has spoilt is copied again.
                 self._copy(source, record, CopyProgress(progress))
         except VolumeIOError as error:
             if self._identity(source) != identity:
@@ -107,6 +107,8 @@ class Copies:
             raise
         if self._identity(source) != identity:
             raise gone  # it was moved to the trash, and may have been emptied under the copier's hands
+        if progress.stopped:
+            raise DeadlineError(f"{name}: it is no longer filled here")
         self._records.write(replace(record, filling=False))
 
     def _used_bytes(self, source: PvName) -> int | None:

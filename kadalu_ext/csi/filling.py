@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +21,7 @@ AT_A_TIME: Final = 2
 """Copies of one storage. Each has several threads, and pods want something of the bricks, too."""
 
 LOOK_AGAIN_S: Final = 60.0
-"""After the records could not be looked through."""
+"""After the records could not be looked through; and at copies that another controller fills."""
 
 _ENFORCED_S: Final = 30.0
 _STOP_S: Final = 5.0
@@ -73,6 +73,8 @@ class Filler:
         self._lock = threading.Lock()
         self._jobs: dict[PvName, _Job] = {}
         self._failures: dict[PvName, KadaluExtError] = {}
+        self._elsewhere: set[PvName] = set()
+        """Another controller filled them when it was looked last."""
         self._closed = threading.Event()
         self._workers = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix=f"fill-{storage}")
 
@@ -88,6 +90,13 @@ class Filler:
         for job in jobs:
             job.progress.stop()
         self._workers.shutdown(wait=False)
+
+    def wait_closed(self, *, deadline: float) -> None:
+        """Until nothing is copied any more, or `deadline`, of time.monotonic()."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.running]
+        for job in jobs:
+            job.ended.wait(max(0.0, deadline - time.monotonic()))
 
     def fill(self, record: QuotaRecord, *, timeout_s: float) -> None:
         """Returns once the copy is whole.
@@ -170,6 +179,9 @@ class Filler:
         job.began_s, job.running = time.monotonic(), True
         try:
             self._fill(job)
+        except InProgressError as held:
+            error = held
+            self._log.info("copy filled elsewhere", storage=self._storage, pv=job.name, reason=str(held))
         except KadaluExtError as failed:
             error = failed
             self._log.warning("copy not whole yet", storage=self._storage, pv=job.name, reason=str(failed))
@@ -180,7 +192,9 @@ class Filler:
 
     def _end(self, job: _Job, error: KadaluExtError | None) -> None:
         with self._lock:
-            if error is not None and not job.progress.stopped:
+            if isinstance(error, InProgressError):
+                self._elsewhere.add(job.name)
+            elif error is not None and not job.progress.stopped:
                 self._failures[job.name] = error
             job.error = error
             del self._jobs[job.name]
@@ -204,20 +218,24 @@ class Filler:
         self._log.info("copy whole", **fields, files=job.progress.files, bytes=job.progress.size_bytes, seconds=seconds)
 
     def _find(self) -> None:
+        names: Iterable[PvName] | None = None
         while not self._closed.is_set():
             try:
-                for record in self._filling():
+                for record in self._filling(self._volumes.names() if names is None else names):
                     self._want(record)
             except KadaluExtError as error:
                 self._log.warning("copies not looked for yet", storage=self._storage, reason=str(error))
             except Exception:
                 self._log.exception("looking for copies crashed", storage=self._storage)
             else:
-                return
+                names = ()
             self._closed.wait(LOOK_AGAIN_S)
+            if names is not None:
+                with self._lock:
+                    names, self._elsewhere = self._elsewhere, set()
 
-    def _filling(self) -> Iterator[QuotaRecord]:
-        for name in self._volumes.names():
+    def _filling(self, names: Iterable[PvName]) -> Iterator[QuotaRecord]:
+        for name in names:
             if self._closed.is_set():
                 return
             try:

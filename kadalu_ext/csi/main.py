@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 
     one = programs.add_parser("controller", parents=[both], help="makes and deletes volumes; one for the whole cluster")
+    one.add_argument("--identity", help="of a pod its name: one that is started anew goes on with its copies at once")
     one.add_argument("--port", type=int, help="serve /healthz and /metrics there, e.g. 8080")
     one.add_argument("--tls", default="/etc/kadalu-ext/tls", help="where the Secret with TLS files is mounted")
     node = programs.add_parser("node", parents=[both], help="mounts volumes for pods; one on each node")
@@ -69,7 +71,8 @@ def controller(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     storages = Storages(args.storages, args.tls)
     connector = GlusterConnector(storages.tls)
-    clients, pools = Clients(connector=connector, log=logger), Pools(connector=connector, log=logger)
+    clients = Clients(connector=connector, log=logger, identity=args.identity or uuid.uuid4().hex)
+    pools = Pools(connector=connector, log=logger)
     metrics = Metrics(clients.figures)
     socket = args.endpoint.removeprefix("unix://")
     server = rpc.serve_unix(socket, log=logger, workers=RPC_THREADS, quiet=_QUIET, told=metrics.called)
@@ -86,6 +89,7 @@ def controller(args: argparse.Namespace) -> int:
     stop.wait()
     logger.info("stopping")
     server.stop(_STOP_GRACE_S).wait()
+    clients.close(wait_s=_STOP_GRACE_S)
     sys.stderr.flush()
     # Calls that hang on a dead storage would hold an ordinary exit up; the volume's state is whole at every step.
     os._exit(0)

@@ -14,6 +14,7 @@ from kadalu_ext.layout import (
     abandoned_path,
     archived_record_path,
     changed_path,
+    filler_path,
     owner,
     record_names,
     record_path,
@@ -22,6 +23,7 @@ from kadalu_ext.layout import (
 from kadalu_ext.record import RECORD_XATTR, RECORDS_DIR, PvName, QuotaRecord, decode, encode
 
 RECORD_MODE: Final = 0o700
+_BEAT_XATTR: Final = "user.kadalu.beat"
 
 
 class Records:
@@ -104,6 +106,39 @@ class Records:
         """Removes what told of changes."""
         for suffix in suffixes:
             self._directories.remove(changed_path(name, suffix))
+
+    def begin_filling(self, name: PvName, mark: str, beat: bytes) -> None:
+        """Every controller sees that the one of that mark fills, or wants to fill, the copy."""
+        self._directories.make(filler_path(name, mark), RECORD_MODE)
+        self.beat_filling(name, mark, beat)
+
+    def beat_filling(self, name: PvName, mark: str, beat: bytes) -> None:
+        """And that it still does. ENOENT: it does not any more."""
+        self._store.setxattr(filler_path(name, mark), _BEAT_XATTR, beat)
+
+    def filling_beat(self, name: PvName, mark: str) -> bytes:
+        """What it has written last; empty if nothing, or if it does not fill it any more."""
+        try:
+            return self._store.getxattr(filler_path(name, mark), _BEAT_XATTR)
+        except VolumeIOError as error:
+            if error.errno not in (ENOENT, ENODATA):
+                raise
+            return b""
+
+    def take_filling(self, name: PvName, other: str, mark: str, beat: bytes) -> bool:
+        """The copy is no longer the other's to fill; False if somebody else was quicker."""
+        try:
+            self._store.rename(filler_path(name, other), filler_path(name, mark))
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return False
+        self.beat_filling(name, mark, beat)
+        return True
+
+    def end_filling(self, name: PvName, mark: str) -> None:
+        """It does not fill it any more."""
+        self._directories.remove(filler_path(name, mark))
 
     def archive(self, name: PvName, entry: str) -> bool:
         """The record is no longer enforced, and goes on counting, for what is archived as `entry`; False if there is

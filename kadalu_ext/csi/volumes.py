@@ -19,6 +19,7 @@ from kadalu_ext.csi import canary, enforcement, pvhealth
 from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.copies import Copies
 from kadalu_ext.csi.directories import Directories
+from kadalu_ext.csi.leases import Leases, mark
 from kadalu_ext.csi.ports import BrickProbe, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
 from kadalu_ext.csi.records import Records
@@ -69,7 +70,9 @@ class Volumes:
     Everything raises VolumeIOError, or BricksDownError where bricks that are down explain it.
     """
 
-    def __init__(self, *, volume: str, store: VolumeStore, bricks: Bricks, promises: Promises) -> None:
+    def __init__(
+        self, *, volume: str, store: VolumeStore, bricks: Bricks, promises: Promises, identity: str = ""
+    ) -> None:
         self._volume = volume
         self._store = store
         self.bricks = bricks
@@ -77,6 +80,7 @@ class Volumes:
         self._promises = promises
         self._directories = Directories(store)
         self._records = Records(store, self._directories)
+        self._leases = Leases(self._records, mark(identity))
         self._removal = Removal(store, self._directories, self._records)
         self._copies = Copies(volume=volume, store=store, records=self._records, geometry=lambda: self.bricks.geometry)
 
@@ -126,11 +130,12 @@ class Volumes:
         return self.record(name) or record, gfid
 
     def fill(self, name: PvName, progress: CopyProgress) -> None:
-        """The copy is whole, and its record says so, when this returns. Nobody else may be filling it.
+        """The copy is whole, and its record says so, when this returns. Nobody else in this process may be filling it.
 
-        Raises: NotFoundError if its source is gone; DeadlineError if `progress` was told to stop.
+        Raises: NotFoundError if its source is gone; InProgressError if another controller fills it; DeadlineError if
+        `progress` was told to stop, or another controller has taken over.
         """
-        with self._explained():
+        with self._explained(), self._leases.held(name, progress):
             self._copies.fill(name, progress)
 
     def wait_present_enforced(self, record: QuotaRecord, *, deadline: float) -> None:
@@ -192,13 +197,17 @@ class Volumes:
             return self._promises.promised(self._records, usable_bytes=self._usable_bytes)
 
     def left(self) -> frozenset[str]:
-        """What calls have left, or need for a moment: in preparation, and abandoned. As `sweep` takes it."""
+        """What calls have left, or need for a moment: in preparation, abandoned, and the marks of who filled what was
+        deleted. As `sweep` takes it."""
         with self._explained():
             names = self._records.names()
-        return names.staged | names.abandoned
+        deleted = names.fillers.keys() - names.whole
+        return (
+            names.staged | names.abandoned | {_filler(name, each) for name in deleted for each in names.fillers[name]}
+        )
 
     def sweep(self, left: Collection[str]) -> None:
-        """Abandons what is in preparation, and ends what was abandoned: of `left`, which was there for long enough.
+        """Abandons what is in preparation, and ends the rest: of `left`, which was there for long enough.
 
         See housekeeping.py for how long that is. Repeatable.
         """
@@ -209,6 +218,10 @@ class Volumes:
             for entry in names.abandoned.intersection(left):
                 self._end_growth(owner(entry), names.changes)
                 self._records.forget_abandoned(entry)
+            for name in names.fillers.keys() - names.whole:
+                for each in names.fillers[name]:
+                    if _filler(name, each) in left:
+                        self._records.end_filling(name, each)
 
     def _end_growth(self, name: PvName, changes: Mapping[PvName, frozenset[str]]) -> None:
         """Should it have been one, and got so far that the record is written, every controller reads that."""
@@ -348,3 +361,7 @@ class Volumes:
             if down := enforcement.bricks_down(*self._ask(""), volume=self._volume):
                 raise down from error
             raise
+
+
+def _filler(name: PvName, mark: str) -> str:
+    return f"{name}.{mark}.filler"

@@ -44,7 +44,7 @@ class Program:
         self.start()
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", "kadalu_ext.csi.main", "controller", f"--endpoint={self.socket}"]
+        argv = [sys.executable, "-m", "kadalu_ext.csi.main", "controller", f"--endpoint={self.socket}", "--identity=c"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*argv, f"--storages={self.directory}/storages"], stdout=log, stderr=log, cwd=paths.REPOSITORY
