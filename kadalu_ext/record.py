@@ -11,6 +11,7 @@ What only the CSI controller needs may follow; kadalu-quotad does nothing with i
     "from":<name>       the directory that it is a copy of
     "filling":true      that copy is not whole yet
     "made":<seconds>    when a snapshot was taken, since 1970
+    "storage":<name>    the storage that it was made of; several may share a volume
 
 A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's
 content does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new`
@@ -71,6 +72,7 @@ class QuotaRecord:
     source: PvName | None = None
     filling: bool = False
     made_s: int | None = None
+    storage: str | None = None
 
     @property
     def name(self) -> PvName:
@@ -122,6 +124,7 @@ def encode(record: QuotaRecord) -> bytes:
         "from": record.source,
         "filling": record.filling or None,
         "made": record.made_s,
+        "storage": record.storage,
     }
     fields |= {key: value for key, value in optional.items() if value is not None}
     value = json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
@@ -161,6 +164,7 @@ def decode(name: str, value: bytes) -> QuotaRecord:
         source=_name(name, "from", fields),
         filling=_flag(name, "filling", fields),
         made_s=None if fields.get("made") is None else _count(name, "made", fields["made"]),
+        storage=_name(name, "storage", fields),
     )
 
 

@@ -356,7 +356,14 @@ class StorageClient:
         promises = self._promises.setdefault(facts.volume_id, Promises(volume=storage.volume))
         store = self._connector.store(storage)
         bricks = Bricks(geometry=facts.geometry, probe=self._connector.probe(storage, facts), reserve=facts.reserve)
-        volumes = Volumes(volume=storage.volume, store=store, bricks=bricks, promises=promises, identity=self._identity)
+        volumes = Volumes(
+            volume=storage.volume,
+            store=store,
+            bricks=bricks,
+            promises=promises,
+            identity=self._identity,
+            storage=storage.name,
+        )
         trash = TrashCollector(store, storage=storage.name, log=self._log)
         trash.start()
         taken = self._taken.setdefault(facts.volume_id, Taken())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.csi.clients import Clients, StorageClient
 from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.pools import Pools
+from kadalu_ext.csi.sharing import Sharing
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.errors import InvalidInputError, KadaluExtError, RecordError, TokenError, UnavailableError
 from kadalu_ext.record import PV_KIND, PvName, QuotaRecord
@@ -91,10 +92,15 @@ class Listing:
                 silent[storage] = str(error)
         if token == _REST:
             raise _unfinished(silent)
-        todo = _after(names, position, limit=min(max_entries, LONGEST_PAGE) or LONGEST_PAGE)
-        entries, last = self._read(todo, whole, silent, deadline=started + timeout_s * (_NAMES_PART + _READ_PART))
+        entries, last = self._read(
+            _after(names, position),
+            whole,
+            silent,
+            limit=min(max_entries, LONGEST_PAGE) or LONGEST_PAGE,
+            deadline=started + timeout_s * (_NAMES_PART + _READ_PART),
+        )
         partial = position.partial or bool(silent)
-        more = bool(_after(names, _Position(after=last or position.after), limit=1))
+        more = bool(_after(names, _Position(after=last or position.after)))
         if more:
             return Page(entries=entries, next_token=_Position(after=last or position.after, partial=partial).token)
         return Page(entries=entries, next_token=_REST if partial else "")
@@ -125,20 +131,26 @@ class Listing:
         whole: Mapping[StorageName, Mapping[PvName, tuple[Storage, QuotaRecord]]],
         silent: dict[StorageName, str],
         *,
+        limit: int,
         deadline: float,
     ) -> tuple[list[Listed], tuple[StorageName, PvName] | None]:
-        """What could be read in time, and the last id that was looked at."""
+        """Up to `limit` that could be read in time, and the last id that was looked at."""
         entries: list[Listed] = []
         last: tuple[StorageName, PvName] | None = None
+        sharing = self._sharing(silent)
         for name, pvs in todo:
+            room = limit - len(entries)
             if name in whole:
+                pvs = pvs[:room]
                 listed = (whole[name][pv] for pv in pvs)
                 entries += [Listed(storage=storage, record=record, conditions=()) for storage, record in listed]
                 last = name, pvs[-1]
+                if len(entries) == limit:
+                    break
                 continue
             storage = self._storages.find(name)
             try:
-                found, upto = _records(self._clients.of(storage), pvs, deadline)
+                found, upto = _records(self._clients.of(storage), pvs, sharing, limit=room, deadline=deadline)
             except KadaluExtError as error:
                 silent[name] = str(error)
                 last = name, pvs[-1]
@@ -146,26 +158,33 @@ class Listing:
             entries += [Listed(storage=storage, record=record, conditions=wrong) for record, wrong in found]
             if upto is not None:
                 last = name, upto
-            if upto != pvs[-1]:
+            if upto != pvs[-1] or len(entries) == limit:
                 break
         return entries, last
 
+    def _sharing(self, silent: Collection[StorageName]) -> Sharing:
+        clients = {name: self._clients.known(name) for name in self._storages.names()}
+        volumes = {StorageName(name): client.volume_id for name, client in clients.items() if client is not None}
+        return Sharing(volumes=volumes, silent=silent)
+
 
 def _records(
-    client: StorageClient, pvs: Sequence[PvName], deadline: float
+    client: StorageClient, pvs: Sequence[PvName], sharing: Sharing, *, limit: int, deadline: float
 ) -> tuple[list[tuple[QuotaRecord, Sequence[Condition]]], PvName | None]:
     def read(volumes: Volumes) -> tuple[list[tuple[QuotaRecord, Sequence[Condition]]], PvName | None]:
         found: list[tuple[QuotaRecord, Sequence[Condition]]] = []
         last = None
         for name in pvs:
-            if last is not None and time.monotonic() >= deadline:
+            if len(found) == limit or (last is not None and time.monotonic() >= deadline):
                 break
             last = name
             try:
                 record = volumes.record(name)
             except RecordError:
                 continue  # not of our making: no volume of ours
-            if record is not None and record.kind == PV_KIND and not record.filling:
+            if record is None or record.kind != PV_KIND or record.filling:
+                continue
+            if sharing.lists(client.storage.name, record):
                 found.append((record, volumes.conditions(record, quota=client.storage.quota)))
         return found, last
 
@@ -173,9 +192,9 @@ def _records(
 
 
 def _after(
-    names: dict[StorageName, Sequence[PvName]], position: _Position, *, limit: int
+    names: Mapping[StorageName, Sequence[PvName]], position: _Position
 ) -> list[tuple[StorageName, Sequence[PvName]]]:
-    """Up to `limit` names that follow `position`, by storage."""
+    """The names that follow `position`, by storage."""
     found = []
     for storage, pvs in names.items():
         first = 0
@@ -184,11 +203,8 @@ def _after(
             if storage < at:
                 continue
             first = bisect_right(pvs, name) if storage == at else 0
-        if chosen := pvs[first : first + limit]:
-            found.append((storage, chosen))
-            limit -= len(chosen)
-        if limit == 0:
-            break
+        if first < len(pvs):
+            found.append((storage, pvs[first:]))
     return found
 
 

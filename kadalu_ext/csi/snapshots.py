@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi.clients import Clients, StorageClient
+from kadalu_ext.csi.sharing import Sharing
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.errors import InProgressError, InvalidInputError, NotFoundError, RecordError, UnavailableError
 from kadalu_ext.record import SNAPSHOT_KIND, PvName, QuotaRecord, is_snapshot, snapshot_name
@@ -88,12 +89,14 @@ class Snapshots:
         if request.max_entries < 0:
             raise InvalidInputError(f"max_entries: {request.max_entries} is negative")
         after = _token(request.starting_token)
-        ids = self._ids(request, deadline)
+        ids, sharing = self._ids(request, deadline)
         most = min(request.max_entries or MOST_ENTRIES, MOST_ENTRIES)
         reply = csi_pb2.ListSnapshotsResponse()
         for storage, name in ids[bisect_right(ids, after) if after else 0 :]:
             record = self._read(storage, name, deadline)
             if record is None or not _asked_for(request, storage, record):
+                continue
+            if sharing is not None and not sharing.lists(storage, record):
                 continue
             if len(reply.entries) == most:
                 reply.next_token = reply.entries[-1].snapshot.snapshot_id
@@ -101,30 +104,30 @@ class Snapshots:
             reply.entries.add(snapshot=_shown(storage, record))
         return reply
 
-    def _ids(self, request: csi_pb2.ListSnapshotsRequest, deadline: float) -> list[tuple[StorageName, PvName]]:
-        """Of all that may be asked for; those of a volume that storages share are listed once, as the first storage's.
+    def _ids(
+        self, request: csi_pb2.ListSnapshotsRequest, deadline: float
+    ) -> tuple[list[tuple[StorageName, PvName]], Sharing | None]:
+        """Of all that may be asked for; and whose they are, if it is not said.
 
         Raises: as a storage that does not answer, since its snapshots are not gone.
         """
         try:
             if request.snapshot_id:
-                return [parse_snapshot_id(request.snapshot_id)]
+                return [parse_snapshot_id(request.snapshot_id)], None
             if request.source_volume_id:
                 names = [parse_volume_id(request.source_volume_id)[0]]
             else:
                 names = [StorageName(name) for name in self._storages.names()]
         except InvalidInputError:
-            return []  # there is none of such an id, nor of such a source
+            return [], None  # there is none of such an id, nor of such a source
         asked = []
         for name in names:
             with suppress(NotFoundError, InvalidInputError):  # it has just left, or its PVs are whole volumes
                 client = self._client(name)
                 asked.append((name, client, client.ask(_snapshots)))
-        found: dict[str | None, list[tuple[StorageName, PvName]]] = {}
-        for name, client, answer in asked:
-            snapshots = [(name, snapshot) for snapshot in answer(_left(deadline))]
-            found.setdefault(client.volume_id, snapshots)
-        return sorted(each for listed in found.values() for each in listed)
+        ids = sorted((name, snapshot) for name, _, answer in asked for snapshot in answer(_left(deadline)))
+        sharing = Sharing(volumes={name: client.volume_id for name, client, _ in asked})
+        return ids, None if request.source_volume_id else sharing
 
     def _read(self, storage: StorageName, name: PvName, deadline: float) -> QuotaRecord | None:
         try:

@@ -43,7 +43,7 @@ from kadalu_ext.layout import (
     pv_path,
 )
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
-from kadalu_ext.storage import Quota
+from kadalu_ext.storage import Quota, StorageName
 
 T = TypeVar("T")
 
@@ -71,13 +71,21 @@ class Volumes:
     """
 
     def __init__(
-        self, *, volume: str, store: VolumeStore, bricks: Bricks, promises: Promises, identity: str = ""
+        self,
+        *,
+        volume: str,
+        store: VolumeStore,
+        bricks: Bricks,
+        promises: Promises,
+        identity: str = "",
+        storage: StorageName | None = None,
     ) -> None:
         self._volume = volume
         self._store = store
         self.bricks = bricks
         """May be replaced at any time: when the volume got other bricks."""
         self._promises = promises
+        self._storage = storage
         self._directories = Directories(store)
         self._records = Records(store, self._directories)
         self._leases = Leases(self._records, mark(identity))
@@ -109,6 +117,8 @@ class Volumes:
             return self._store.gfid(record.path)
 
     def _make_new(self, record: QuotaRecord, overcommit: float) -> bool:
+        record = replace(record, storage=self._storage)
+
         def make() -> bool:
             with self._reserved(record, overcommit) as reservation:
                 if not reservation.found:

@@ -123,6 +123,27 @@ def test_only_volumes_are_listed(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert ids(site.page()) == ["ext/a"]
 
 
+@pytest.mark.parametrize("size", range(1, 7))
+def test_each_pv_of_a_volume_that_storages_share_is_listed_once_by_the_one_that_made_it(site: Site, size: int) -> None:
+    site.connectors["ext-1"] = site.connectors["ext"]
+    site.make(*ALL)  # ext-1/a is ext/a
+    pages = list(site.walk(size))
+    assert [each for page in pages for each in page] == ["ext/a", "ext/b", "ext/c", "ext-1/z", "ext.2/m"]
+    assert all(len(page) == size for page in pages[:-1])
+
+
+def test_what_a_storage_made_that_is_gone_is_listed_by_the_first_that_has_its_volume(
+    site: Site, tmp_path: Path
+) -> None:
+    site.connectors["ext-1"] = site.connectors["ext.2"] = site.connectors["ext"]
+    site.make("ext/a", "ext-1/b", "ext.2/m")
+    site.dead = {"ext"}
+    site.clients.close()
+    assert ids(site.page()) == ["ext-1/b", "ext.2/m"]  # it may have a
+    (tmp_path / "ext.json").unlink()
+    assert ids(site.page()) == ["ext-1/a", "ext-1/b", "ext.2/m"]
+
+
 @given(st.text(max_size=20))
 def test_a_token_that_is_none_of_ours_is_told(text: str) -> None:
     listing = Listing(storages=Storages("/nonexistent"), clients=None, pools=None)  # type: ignore[arg-type]
