@@ -4,7 +4,8 @@ Whoever wants to promise something first prepares its record, which every contro
 do that at the same time at least the one who counts last sees both, so that together they never promise too much. They
 may both refuse, and then try again.
 
-Records are listed each time, and only their sizes are remembered. A size is changed in place by whoever has prepared
+Whoever counts needs a listing that began after he had prepared his; calls that wait for one at a time share it. Of
+records that were seen before, only the sizes are remembered. A size is changed in place by whoever has prepared
 the larger one, and leaves an entry in the directory that tells everybody to read that record again.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -72,12 +73,12 @@ class _Known:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What one listing showed. sizes: in bytes, of all that promises something, the larger while it grows. after: how
-    many changes of our own had been before it."""
+    """What one listing showed. foreign: in bytes, what other controllers prepare. asked: how many had asked for a
+    listing when it began."""
 
     names: RecordNames
-    sizes: Mapping[PvName, int]
-    after: int
+    foreign: Mapping[PvName, int]
+    asked: int
 
 
 class Promises:
@@ -88,6 +89,9 @@ class Promises:
         self._lock = threading.Lock()
         self._deciding = threading.Lock()
         """Held from the listing to the decision: whoever decides later must see what an earlier one has counted."""
+        self._asked = 0
+        self._seen: _Seen | None = None
+        """The last listing: it is as good for all who had asked before it began."""
         self._known: dict[PvName, _Known] = {}
         self._archived: dict[str, int] = {}
         self._ours: dict[PvName, int | None] = {}
@@ -134,7 +138,12 @@ class Promises:
                 records.unstage(name)
                 yield reservation
                 return
-            yield reservation
+            try:
+                yield reservation
+            except BaseException:
+                # perhaps it is on the volume: a listing that began before must not be all that is counted
+                self.learn(record, changes=reservation.changes)
+                raise
             if not growing:
                 self.learn(record, changes=reservation.changes)
         finally:
@@ -143,10 +152,11 @@ class Promises:
 
     def promised(self, records: Records, *, usable_bytes: Callable[[], int]) -> Promised:
         """What is promised now. Raises: VolumeIOError."""
+        asked = self._ask()
         with self._deciding:
-            seen = self._look(records)
-        with self._lock:
-            sizes = self._sizes(seen)
+            seen = self._look(records, asked)
+            with self._lock:
+                sizes = self._sizes(seen)
         return Promised(size_bytes=sum(sizes.values()), pvs=len(sizes), usable_bytes=self._usable(usable_bytes))
 
     def knows(self, name: PvName) -> bool:
@@ -176,8 +186,9 @@ class Promises:
         *,
         growing: bool,
     ) -> Reservation:
+        asked = self._ask()
         with self._deciding:
-            seen = self._look(records)
+            seen = self._look(records, asked)
             found = record.name in seen.names.whole
             if growing or not found:
                 self._accept(record, seen, overcommit, self._usable(usable_bytes))
@@ -198,14 +209,11 @@ class Promises:
             self._ours[record.name] = record.size_bytes
 
     def _sizes(self, seen: _Seen) -> dict[PvName, int]:
-        """What each name promises: what was seen, and what this process has done since and is about to do.
-
-        What other threads have learned or forgotten meanwhile is of other listings, perhaps older ones.
-        """
-        sizes = dict(seen.sizes)
-        done = {name: known.size for name, known in self._known.items() if known.after > seen.after}
-        for own in (done, self._ours):
-            for name, size in own.items():
+        """What each name promises: what was seen, and what this process has done since and is about to do."""
+        sizes = {name: known.size for name, known in self._known.items() if known.size is not None}
+        sizes |= {PvName(f".{entry}"): size for entry, size in self._archived.items()}  # names that no PV has
+        for prepared in (seen.foreign, self._ours):
+            for name, size in prepared.items():
                 if size is not None:
                     sizes[name] = max(size, sizes.get(name, 0))
         return sizes
@@ -216,27 +224,43 @@ class Promises:
             self._usable_until = time.monotonic() + TOTAL_S
         return self._usable_bytes
 
-    def _look(self, records: Records) -> _Seen:
-        """All records, and what other controllers prepare. The canary promises nothing to anybody."""
+    def _ask(self) -> int:
+        """Whose number is returned has prepared what he wants, and waits for a listing that begins afterwards."""
         with self._lock:
-            before = self._changes
+            self._asked += 1
+            return self._asked
+
+    def _look(self, records: Records, asked: int) -> _Seen:
+        """All records, and what other controllers prepare. The canary promises nothing to anybody."""
+        if self._seen is not None and self._seen.asked >= asked:
+            return self._seen
+        self._seen = None
+        with self._lock:
+            before, began = self._changes, self._asked
         names = records.names()
         with self._lock:
-            ours = self._ours.keys() | {CANARY}
-            for name in [n for n, known in self._known.items() if n not in names.whole and known.after <= before]:
-                del self._known[name]
-            whole = names.whole - {CANARY}
-            unknown = {name for name in whole if self._unknown(name, names, before)}
-            sizes = {name: self._known[name].size for name in whole - unknown}
-            foreign = names.staged - ours
-            archived = {entry: self._archived.get(entry) for entry in names.archived}
+            for name, known in list(self._known.items()):
+                stale = known.changes != names.changes.get(name, frozenset()) or name not in names.whole
+                if stale and known.after <= before:
+                    del self._known[name]
+            unknown = names.whole - self._known.keys() - {CANARY}
+            foreign = names.staged - self._ours.keys() - {CANARY}
+            self._archived = {entry: size for entry, size in self._archived.items() if entry in names.archived}
         for name in unknown:
-            sizes[name] = self._learn(records, name, names, before)
-        for entry in [entry for entry, size in archived.items() if size is None]:
-            archived[entry] = self._size(entry, partial(records.archived, entry))
+            self._read(records, name, names, before)
+        for entry in names.archived - self._archived.keys():
+            if size := self._size(entry, partial(records.archived, entry)):
+                self._archived[entry] = size
+        self._seen = _Seen(names=names, foreign=self._prepared(records, names, foreign), asked=began)
+        return self._seen
+
+    def _read(self, records: Records, name: PvName, names: RecordNames, before: int) -> None:
+        size, changes = self._size(name, partial(records.read, name)), names.changes.get(name, frozenset())
         with self._lock:
-            self._archived = {entry: size for entry, size in archived.items() if size is not None}
-        sizes |= {PvName(f".{entry}"): size for entry, size in archived.items()}  # names that no PV has
+            self._known.setdefault(name, _Known(size=size, changes=changes, after=before))
+
+    def _prepared(self, records: Records, names: RecordNames, foreign: Iterable[PvName]) -> dict[PvName, int]:
+        found: dict[PvName, int] = {}
         abandoned = set(names.abandoned)
         for name in foreign:
             # what was published or abandoned meanwhile was listed under its old name only
@@ -244,25 +268,11 @@ class Promises:
             if size is None:
                 size = self._size(name, partial(records.read, name))
                 abandoned |= {entry for entry in records.names().abandoned if owner(entry) == name}
-            sizes[name] = max(size or 0, sizes.get(name) or 0)
+            found[name] = size or 0
         for entry in abandoned:
             size = self._size(entry, partial(records.abandoned, entry))
-            sizes[owner(entry)] = max(size or 0, sizes.get(owner(entry)) or 0)
-        return _Seen(names=names, sizes={name: size for name, size in sizes.items() if size}, after=before)
-
-    def _unknown(self, name: PvName, names: RecordNames, before: int) -> bool:
-        known = self._known.get(name)
-        if known is None:
-            return True
-        return known.after <= before and known.changes != names.changes.get(name, frozenset())
-
-    def _learn(self, records: Records, name: PvName, names: RecordNames, before: int) -> int | None:
-        size, changes = self._size(name, partial(records.read, name)), names.changes.get(name, frozenset())
-        known = _Known(size=size, changes=changes, after=before)
-        with self._lock:
-            if name not in self._known or self._known[name].after <= before:
-                self._known[name] = known
-        return size
+            found[owner(entry)] = max(size or 0, found.get(owner(entry), 0))
+        return found
 
     def _size(self, name: str, read: Callable[[], QuotaRecord | None]) -> int | None:
         """None if it was deleted meanwhile, or is no record: no brick enforces it, and nothing was promised by it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.layout import RecordNames, pv_path, record_path, staged_record_path
 from kadalu_ext.record import RECORD_XATTR, PvName
 from kadalu_ext.units import GIB, MIB
+from tests.testbed.progress import wait_until
 from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, pv, recorded_size, replica
 
 PV = PvName("pvc-1")
@@ -505,3 +507,31 @@ def test_of_three_that_see_each_other_two_by_two_one_is_refused(on: Fixture) -> 
     promise(ours, "p", Meanwhile(on.store, then))
     late.join()
     assert len(made) == 2
+
+
+def test_who_waits_together_shares_a_listing_and_what_failed_since_then_counts(
+    on: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promises, "TOTAL_S", 0)
+    ours, listings, failed = Promises(volume="vol"), list[int](), threading.Event()
+    records, turns = Meanwhile(on.store, lambda: listings.append(1)), itertools.count()
+
+    def usable() -> int:
+        assert next(turns) == 0 or failed.wait(30)
+        return GIB
+
+    def promise(name: str) -> bool:
+        record = pv(name, 600 * MIB)
+        with suppress(VolumeIOError), ours.reserve(records, record, overcommit=1, usable_bytes=usable):
+            records.publish(record.name)
+            raise VolumeIOError(ENOTCONN, "nobody knows whether it was done")
+        failed.set()
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        with ours._deciding:
+            calls = [pool.submit(promise, name) for name in ("one", "two")]
+            wait_until("both to wait for a listing", lambda: ours._asked == 2, seconds=30)
+        refused = [call.exception() for call in calls if call.exception()]
+    assert [type(error) for error in refused] == [CapacityError]
+    assert len(listings) == 1
