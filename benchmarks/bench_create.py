@@ -18,18 +18,22 @@ from pathlib import Path
 import grpc
 
 from benchmarks.figure import Figure
+from benchmarks.native import ADDRESS, Native
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.errors import VolumeIOError
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.layout import pv_path, record_path, staged_record_path, trash_path
 from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, encode
-from kadalu_ext.storage import Storage, StorageName, to_json, to_parameters
+from kadalu_ext.storage import Quota, Storage, StorageName, to_json, to_parameters
 from kadalu_ext.units import MIB
 from tests.testbed.brickhosts import BrickHosts
 
 ONE_BY_ONE = 20
-TOGETHER = 40
 CLIENTS = 20
+"""Of bench_arrival.py."""
+TOGETHER = ((8, 40), (64, 128))
+"""Clients, and how many calls they make in all."""
+ROUNDS = 2
 SIZE_BYTES = 4 * MIB
 
 Call = Callable[[PvName], object]
@@ -40,14 +44,25 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
     bare calls move to the trash, the controller removes.
     """
     storage = Storage(name=StorageName("bench"), hosts=tuple(host.name for host in hosts.hosts), volume=volume)
-    with _controller(storage) as channel, Volume.open(volume, storage.hosts) as bare:
-        controller = csi_pb2_grpc.ControllerStub(channel)
+    return _measure(storage, "every brick verified", goal="ratio <= 1.5")
+
+
+def run_native(native: Native) -> list[Figure]:
+    """On a replica 3 of this machine's glusterd, where nobody enforces sizes."""
+    native.create("creates")
+    storage = Storage(name=StorageName("bench"), hosts=(ADDRESS,), volume="creates", quota=Quota.NONE)
+    return _measure(storage, "native, quota: none", goal="-")
+
+
+def _measure(storage: Storage, what: str, *, goal: str) -> list[Figure]:
+    with controller(storage) as (channel, _), Volume.open(storage.volume, storage.hosts) as bare:
+        stub = csi_pb2_grpc.ControllerStub(channel)
 
         def create(name: PvName) -> None:
-            controller.CreateVolume(_request(name, storage), timeout=60)
+            stub.CreateVolume(create_request(name, storage), timeout=60)
 
         def delete(name: PvName) -> None:
-            controller.DeleteVolume(csi_pb2.DeleteVolumeRequest(volume_id=f"{storage.name}/{name}"), timeout=60)
+            stub.DeleteVolume(csi_pb2.DeleteVolumeRequest(volume_id=f"{storage.name}/{name}"), timeout=60)
 
         def bare_create(name: PvName) -> None:
             make_pv(bare, name)
@@ -58,19 +73,19 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
         create(PvName("warm-up"))
         delete(PvName("warm-up"))
         alone = _one_by_one(create, bare_create, delete, bare_delete)
-        together = [_together(kind, call) for kind, call in (("csi", create), ("bare", bare_create))]
-        for kind, call in (("bare", bare_delete), ("csi", delete)):
-            _together(kind, call)
-    return [
-        _figure("CreateVolume, every brick verified", alone[0], alone[1]),
-        _figure(f"CreateVolume, {TOGETHER} by {CLIENTS} clients, each", together[0], together[1]),
-        _figure("DeleteVolume", alone[2], alone[3]),
-    ]
+        figures = [_figure(f"CreateVolume, {what}", alone[0], alone[1], goal)]
+        deletes = [_figure(f"DeleteVolume, {what}", alone[2], alone[3], goal)]
+        for clients, count in TOGETHER:
+            creates = [_together(kind, call, clients, count) for kind, call in _rounds(create, bare_create)]
+            gone = [_together(kind, call, clients, count) for kind, call in _rounds(delete, bare_delete)]
+            name = f"{clients} clients, each of {count}"
+            figures.append(_figure(f"CreateVolume, {what}, {name}", *_halves(creates), goal))
+            deletes.append(_figure(f"DeleteVolume, {what}, {name}", *_halves(gone), goal))
+    return [*figures, *deletes]
 
 
-def _figure(name: str, value: float, bare: float) -> Figure:
-    anchor = "its gluster calls, bare"
-    return Figure(name=name, value=value, unit="ms", anchor=anchor, anchor_value=bare, goal="ratio <= 1.5")
+def _figure(name: str, value: float, bare: float, goal: str) -> Figure:
+    return Figure(name=name, value=value, unit="ms", anchor="its gluster calls, bare", anchor_value=bare, goal=goal)
 
 
 def _one_by_one(create: Call, bare_create: Call, delete: Call, bare_delete: Call) -> list[float]:
@@ -82,13 +97,23 @@ def _one_by_one(create: Call, bare_create: Call, delete: Call, bare_delete: Call
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
-def _together(kind: str, call: Call) -> float:
-    """Milliseconds for each of TOGETHER calls, made by CLIENTS threads."""
-    names = [PvName(f"together-{kind}-{n}") for n in range(TOGETHER)]
+def _rounds(csi: Call, bare: Call) -> list[tuple[str, Call]]:
+    """In turn, so that both see the same machine."""
+    return [(f"{kind}-{n}", call) for n in range(ROUNDS) for kind, call in (("csi", csi), ("bare", bare))]
+
+
+def _halves(values: list[float]) -> tuple[float, float]:
+    """The means of those at even and at odd places."""
+    return statistics.mean(values[::2]), statistics.mean(values[1::2])
+
+
+def _together(kind: str, call: Call, clients: int, count: int) -> float:
+    """Milliseconds for each of `count` calls, made by as many threads as `clients`."""
+    names = [PvName(f"together-{clients}-{kind}-{n}") for n in range(count)]
     started = time.monotonic()
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        list(clients.map(call, names))
-    return (time.monotonic() - started) * 1000 / TOGETHER
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(call, names))
+    return (time.monotonic() - started) * 1000 / count
 
 
 def _ms(call: Call, name: PvName) -> float:
@@ -123,8 +148,9 @@ def _bare_delete(volume: Volume, name: PvName) -> None:
     volume.rmdir(record_path(name))
 
 
-def _request(name: PvName, storage: Storage) -> csi_pb2.CreateVolumeRequest:
+def create_request(name: PvName, storage: Storage) -> csi_pb2.CreateVolumeRequest:
     mode = csi_pb2.VolumeCapability.AccessMode(mode=csi_pb2.VolumeCapability.AccessMode.MULTI_NODE_MULTI_WRITER)
+    """For a PV of SIZE_BYTES."""
     return csi_pb2.CreateVolumeRequest(
         name=name,
         capacity_range=csi_pb2.CapacityRange(required_bytes=SIZE_BYTES),
@@ -134,18 +160,19 @@ def _request(name: PvName, storage: Storage) -> csi_pb2.CreateVolumeRequest:
 
 
 @contextmanager
-def _controller(storage: Storage) -> Iterator[grpc.Channel]:
-    """A controller of its own process, as in the pod, and a connection to it."""
+def controller(*storages: Storage) -> Iterator[tuple[grpc.Channel, int]]:
+    """A controller of its own process, as in the pod: a connection to it, and its process id."""
     with tempfile.TemporaryDirectory() as directory:
-        storages, socket = Path(directory, "storages"), Path(directory, "csi.sock")
-        storages.mkdir()
-        (storages / f"{storage.name}.json").write_text(to_json(storage))
+        entries, socket = Path(directory, "storages"), Path(directory, "csi.sock")
+        entries.mkdir()
+        for storage in storages:
+            (entries / f"{storage.name}.json").write_text(to_json(storage))
         argv = [sys.executable, "-m", "kadalu_ext.csi.main", "controller", f"--endpoint={socket}"]
-        process = subprocess.Popen([*argv, f"--storages={storages}", "--log-level=ERROR"])
+        process = subprocess.Popen([*argv, f"--storages={entries}", "--log-level=ERROR"])
         try:
             with grpc.insecure_channel(f"unix:{socket}") as channel:
                 grpc.channel_ready_future(channel).result(timeout=30)
-                yield channel
+                yield channel, process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)

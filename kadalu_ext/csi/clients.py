@@ -25,7 +25,7 @@ from kadalu_ext.storage import Quota, ReclaimPolicy, Storage, StorageName
 
 T = TypeVar("T")
 
-WORKERS: Final = 8
+WORKERS: Final = 32
 """Of one storage: what may hang on it at a time. More make a healthy volume no faster."""
 
 WAITERS: Final = 32

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from . import deb, descriptors, gobuild, host, image, kube, paths, progress, rootfs, sandbox, suite, uml
@@ -87,17 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="ARGS")
     test.set_defaults(call=_test)
 
-    for name, what in (("demo", "the whole way once, step by step"), ("bench", "a table of ratios")):
-        shown = commands.add_parser(name, help=what)
-        module = {"demo": "tests.testbed.demo", "bench": "benchmarks"}[name]
-        packages = {"demo": (), "bench": host.COMPILER_PACKAGES}[name]
-        shown.set_defaults(call=lambda options, m=module, p=packages: _run_module(options.name, m, p))
+    demo = commands.add_parser("demo", help="the whole way once, step by step")
+    demo.set_defaults(call=lambda options: _run_module(options.name, "tests.testbed.demo"))
+
+    bench = commands.add_parser("bench", help="a table of ratios: bench [NAME …], see benchmarks/__main__.py")
+    bench.add_argument("names", nargs="*", metavar="NAME", help="only these benchmarks")
+    bench.set_defaults(call=_bench)
     return parser
 
 
-def _run_module(name: str, module: str, packages: Sequence[str]) -> int:
-    host.install(packages)
-    return suite.run_inside(name, [sys.executable, "-m", module])
+def _bench(options: argparse.Namespace) -> int:
+    host.install((*host.COMPILER_PACKAGES, *host.GLUSTERD_PACKAGES))
+    return _run_module(options.name, "benchmarks", *options.names)
+
+
+def _run_module(name: str, module: str, *argv: str) -> int:
+    return suite.run_inside(name, [sys.executable, "-m", module, *argv])
 
 
 def _up(options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ BRICK_PACKAGES = (
     "openssl",
 )
 COMPILER_PACKAGES = ("gcc", "libc6-dev")
+GLUSTERD_PACKAGES = ("glusterfs-server",)
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _POLICY_MARK = "# kadalu-ext testbed, removed when its apt-get ends"
