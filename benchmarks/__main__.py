@@ -16,6 +16,7 @@ from typing import Final
 
 from benchmarks import (
     bench_arrival,
+    bench_calls,
     bench_canary,
     bench_clone,
     bench_crawl,
@@ -23,6 +24,7 @@ from benchmarks import (
     bench_enforce,
     bench_facts,
     bench_idle,
+    bench_node,
     bench_operator,
     native,
 )
@@ -69,8 +71,11 @@ class Bed:
 
 BENCHMARKS: Final[dict[str, Callable[[Bed], list[Figure]]]] = {
     "create-native": lambda bed: bench_create.run_native(bed.native),
+    "calls-native": lambda bed: bench_calls.run_native(bed.native),
+    "node": lambda bed: bench_node.run_native(bed.native),
     "facts": lambda bed: bench_facts.run(bed.hosts, VOLUME),
     "create": lambda bed: bench_create.run(bed.hosts, VOLUME),
+    "calls": lambda bed: bench_calls.run(bed.hosts, VOLUME),
     "arrival": lambda bed: bench_arrival.run(bed.hosts, VOLUME),
     "enforce": lambda bed: bench_enforce.run(bed.hosts, VOLUME),
     "idle": lambda bed: bench_idle.run(bed.hosts),

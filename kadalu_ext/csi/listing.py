@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +29,10 @@ LONGEST_PAGE: Final = 10_000
 _NAMES_PART: Final = 0.3
 _READ_PART: Final = 0.5
 """Of a caller's time: for the names that storages have, and for reading them. Where the time ends, the page does."""
+
+_PART: Final = 50
+_SIDE_BY_SIDE: Final = 8
+"""Of a storage's PVs so many are read in turn by one worker, and by so many workers at a time."""
 
 _REST: Final = "~"
 _SHOWN: Final = 4
@@ -168,13 +173,19 @@ class Listing:
         return Sharing(volumes=volumes, silent=silent)
 
 
+_Found = list[tuple[QuotaRecord, Sequence[Condition]]]
+
+
 def _records(
     client: StorageClient, pvs: Sequence[PvName], sharing: Sharing, *, limit: int, deadline: float
-) -> tuple[list[tuple[QuotaRecord, Sequence[Condition]]], PvName | None]:
-    def read(volumes: Volumes) -> tuple[list[tuple[QuotaRecord, Sequence[Condition]]], PvName | None]:
-        found: list[tuple[QuotaRecord, Sequence[Condition]]] = []
+) -> tuple[_Found, PvName | None]:
+    """What was read until the deadline, `limit` at most, and the last that was looked at, at least one. A few parts are
+    read side by side, and no more, so that claims find a worker."""
+
+    def read(volumes: Volumes, part: Sequence[PvName]) -> tuple[_Found, PvName | None]:
+        found: _Found = []
         last = None
-        for name in pvs:
+        for name in part:
             if len(found) == limit or (last is not None and time.monotonic() >= deadline):
                 break
             last = name
@@ -188,7 +199,29 @@ def _records(
                 found.append((record, volumes.conditions(record, quota=client.storage.quota)))
         return found, last
 
-    return client.ask(read)(max(0.0, deadline - time.monotonic()) + 2.0)
+    def begin(part: Sequence[PvName]) -> Callable[[float], tuple[_Found, PvName | None]]:
+        return client.ask(lambda volumes: read(volumes, part))
+
+    parts = deque(pvs[at : at + _PART] for at in range(0, len(pvs), _PART))
+    begun = deque[tuple[Sequence[PvName], Callable[[float], tuple[_Found, PvName | None]]]]()
+    entries: _Found = []
+    last = None
+    while True:
+        ahead = min(_SIDE_BY_SIDE, -(-(limit - len(entries)) // _PART))
+        while parts and len(begun) < ahead and (last is None or time.monotonic() < deadline):
+            part = parts.popleft()
+            begun.append((part, begin(part)))
+        if not begun:
+            return entries, last
+        part, answer = begun.popleft()
+        found, upto = answer(max(0.0, deadline - time.monotonic()) + 2.0)
+        entries += found
+        last = upto or last
+        if len(entries) >= limit:
+            del entries[limit:]
+            return entries, entries[-1][0].name
+        if upto != part[-1]:
+            return entries, last
 
 
 def _after(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,9 @@ from kadalu_ext.record import CANARY, PvName, QuotaRecord
 TOTAL_S: Final = 10.0
 """For so long the volume's size is taken for what it was; a volume is enlarged by hand."""
 
+READERS: Final = 8
+"""Records that are not known are read side by side: after its start a controller knows none."""
+
 
 RESERVED_S: Final = 600.0
 """Whoever has found room in time makes use of it within that time. Preparations that are left are counted for longer:
@@ -36,11 +40,13 @@ see housekeeping.py."""
 
 @dataclass(frozen=True, kw_only=True)
 class Promised:
-    """In bytes: what is promised, to how many PVs and snapshots, of what can be written to the volume in all."""
+    """In bytes: what is promised, to how many PVs and snapshots, of what can be written to the volume in all. archived:
+    how many of them are archived."""
 
     size_bytes: int
     pvs: int
     usable_bytes: int
+    archived: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +163,12 @@ class Promises:
             seen = self._look(records, asked)
             with self._lock:
                 sizes = self._sizes(seen)
-        return Promised(size_bytes=sum(sizes.values()), pvs=len(sizes), usable_bytes=self._usable(usable_bytes))
+        return Promised(
+            size_bytes=sum(sizes.values()),
+            pvs=len(sizes),
+            usable_bytes=self._usable(usable_bytes),
+            archived=len(seen.names.archived),
+        )
 
     def knows(self, name: PvName) -> bool:
         """Whether there was a record of `name` when it was looked last."""
@@ -246,8 +257,8 @@ class Promises:
             unknown = names.whole - self._known.keys() - {CANARY}
             foreign = names.staged - self._ours.keys() - {CANARY}
             self._archived = {entry: size for entry, size in self._archived.items() if entry in names.archived}
-        for name in unknown:
-            self._read(records, name, names, before)
+        with ThreadPoolExecutor(READERS) as readers:
+            list(readers.map(lambda name: self._read(records, name, names, before), unknown))
         for entry in names.archived - self._archived.keys():
             if size := self._size(entry, partial(records.archived, entry)):
                 self._archived[entry] = size

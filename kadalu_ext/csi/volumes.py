@@ -203,8 +203,10 @@ class Volumes:
     def promised(self) -> Promised:
         """What the volume has promised."""
         with self._explained():
-            self._removal.forget_what_people_removed()
-            return self._promises.promised(self._records, usable_bytes=self._usable_bytes)
+            now = self._promises.promised(self._records, usable_bytes=self._usable_bytes)
+            if now.archived and self._removal.forget_what_people_removed():
+                now = self._promises.promised(self._records, usable_bytes=self._usable_bytes)
+            return now
 
     def left(self) -> frozenset[str]:
         """What calls have left, or need for a moment: in preparation, abandoned, and the marks of who filled what was

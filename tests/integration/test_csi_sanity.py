@@ -46,7 +46,7 @@ def driver(sandbox: Sandbox, brick_hosts: BrickHosts, tmp_path_factory: pytest.T
     suite.wait_built(sandbox.name, "sanity")
     with (
         served(brick_hosts, KINDS, tmp_path_factory.mktemp("clients")),
-        running_node(tmp_path_factory, REPLICA, DISPERSE, ARBITER) as node,
+        running_node(tmp_path_factory.mktemp, REPLICA, DISPERSE, ARBITER) as node,
         Driver(node, [REPLICA, DISPERSE, ARBITER]).running() as driver,
     ):
         yield driver

@@ -55,7 +55,7 @@ def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         with (
             encrypted(brick_hosts, authority, directory, SAFE.volume),
-            running_node(tmp_path_factory, SAFE) as node,
+            running_node(tmp_path_factory.mktemp, SAFE) as node,
         ):
             storages, tls = node.run / "storages", node.run / "tls"
             tls.mkdir()

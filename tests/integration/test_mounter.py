@@ -75,6 +75,10 @@ class Node:
         socket = self.plugin / f"{name}.sock"
         wait_until(f"{name} to listen", lambda: listens(socket), seconds=20)
 
+    def pid(self, name: str) -> int:
+        """Of the program `name`, mounter or csi."""
+        return self._programs[name].pid
+
     def kill(self, name: str) -> None:
         """kill -9."""
         program = self._programs.pop(name)
@@ -265,9 +269,9 @@ def volumes(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
 
 
 @contextmanager
-def running_node(directories: pytest.TempPathFactory, *storages: Storage) -> Iterator[Node]:
-    """A node whose mounter may mount these storages; nothing of it is left afterwards."""
-    kubelet, run = directories.mktemp("kubelet"), directories.mktemp("run")
+def running_node(mktemp: Callable[[str], Path], *storages: Storage) -> Iterator[Node]:
+    """A node whose mounter may mount these storages; nothing of it is left afterwards. mktemp: makes directories."""
+    kubelet, run = mktemp("kubelet"), mktemp("run")
     # On a file system of its own: mount points are immutable, and pytest could not remove them.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(kubelet)], check=True)
     node = Node(kubelet, run)
@@ -292,7 +296,7 @@ def running_node(directories: pytest.TempPathFactory, *storages: Storage) -> Ite
 
 @pytest.fixture(scope="module")
 def node(volumes: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node(tmp_path_factory, EXT, EXT_1) as node:
+    with running_node(tmp_path_factory.mktemp, EXT, EXT_1) as node:
         yield node
 
 

@@ -75,7 +75,7 @@ def pool(volumes: BrickHosts) -> Iterator[PoolClient]:
 
 @pytest.fixture(scope="module")
 def node(volumes: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node(tmp_path_factory) as node:
+    with running_node(tmp_path_factory.mktemp) as node:
         (node.run / "storages" / "heketi.json").write_text(to_json(POOL))
         yield node
 
