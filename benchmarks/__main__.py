@@ -18,6 +18,7 @@ from benchmarks import (
     bench_arrival,
     bench_calls,
     bench_canary,
+    bench_claims,
     bench_clone,
     bench_crawl,
     bench_create,
@@ -82,6 +83,7 @@ BENCHMARKS: Final[dict[str, Callable[[Bed], list[Figure]]]] = {
     "canary": lambda bed: bench_canary.run(bed.hosts, VOLUME),
     "clone": lambda bed: bench_clone.run(bed.hosts, VOLUME),
     "crawl": lambda bed: bench_crawl.run(bed.hosts),
+    "claims": lambda bed: bench_claims.run_native(bed.native, bed.kube),
     "operator": lambda bed: bench_operator.run(bed.hosts, bed.kube, VOLUME),
 }
 """In this order: what runs beside a measurement is part of it, and Kubernetes most of all."""

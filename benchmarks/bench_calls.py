@@ -33,16 +33,16 @@ Call = Callable[[], object]
 def run(hosts: BrickHosts, volume: str) -> list[Figure]:
     """On `volume`, whose every brick host has a running kadalu-quotad."""
     storage = Storage(name=StorageName("bench"), hosts=tuple(host.name for host in hosts.hosts), volume=volume)
-    with controller(storage) as (channel, _), Volume.open(volume, storage.hosts) as bare:
-        return [_expand(csi_pb2_grpc.ControllerStub(channel), storage, bare, "every brick verified")]
+    with controller(storage) as running, Volume.open(volume, storage.hosts) as bare:
+        return [_expand(running.stub, storage, bare, "every brick verified")]
 
 
 def run_native(native: Native) -> list[Figure]:
     """On a replica 3 of this machine's glusterd, which in the end has PVS PVs."""
     native.create("calls")
     storage = Storage(name=StorageName("bench"), hosts=(ADDRESS,), volume="calls", quota=Quota.NONE)
-    with controller(storage) as (channel, _), Volume.open(storage.volume, storage.hosts) as bare:
-        stub = csi_pb2_grpc.ControllerStub(channel)
+    with controller(storage) as running, Volume.open(storage.volume, storage.hosts) as bare:
+        stub = running.stub
         figures = [_expand(stub, storage, bare, "native, quota: none")]
         with progress.step(f"{PVS:,} PVs"), ThreadPoolExecutor(MAKERS) as pool:
             list(pool.map(lambda n: make_pv(bare, PvName(f"listed-{n}")), range(PVS)))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from errno import EEXIST
 from pathlib import Path
 
@@ -39,6 +40,15 @@ SIZE_BYTES = 4 * MIB
 Call = Callable[[PvName], object]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """A running one."""
+
+    stub: csi_pb2_grpc.ControllerStub
+    pid: int
+    socket: Path
+
+
 def run(hosts: BrickHosts, volume: str) -> list[Figure]:
     """On `volume`, whose every brick host has a running kadalu-quotad. Leaves nothing on it but empty parents: what the
     bare calls move to the trash, the controller removes.
@@ -55,8 +65,8 @@ def run_native(native: Native) -> list[Figure]:
 
 
 def _measure(storage: Storage, what: str, *, goal: str) -> list[Figure]:
-    with controller(storage) as (channel, _), Volume.open(storage.volume, storage.hosts) as bare:
-        stub = csi_pb2_grpc.ControllerStub(channel)
+    with controller(storage) as running, Volume.open(storage.volume, storage.hosts) as bare:
+        stub = running.stub
 
         def create(name: PvName) -> None:
             stub.CreateVolume(create_request(name, storage), timeout=60)
@@ -160,8 +170,8 @@ def create_request(name: PvName, storage: Storage) -> csi_pb2.CreateVolumeReques
 
 
 @contextmanager
-def controller(*storages: Storage) -> Iterator[tuple[grpc.Channel, int]]:
-    """A controller of its own process, as in the pod: a connection to it, and its process id."""
+def controller(*storages: Storage) -> Iterator[Controller]:
+    """A controller of its own process, as in the pod."""
     with tempfile.TemporaryDirectory() as directory:
         entries, socket = Path(directory, "storages"), Path(directory, "csi.sock")
         entries.mkdir()
@@ -172,7 +182,7 @@ def controller(*storages: Storage) -> Iterator[tuple[grpc.Channel, int]]:
         try:
             with grpc.insecure_channel(f"unix:{socket}") as channel:
                 grpc.channel_ready_future(channel).result(timeout=30)
-                yield channel, process.pid
+                yield Controller(stub=csi_pb2_grpc.ControllerStub(channel), pid=process.pid, socket=socket)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)

@@ -15,7 +15,7 @@ from benchmarks.bench_create import controller, create_request
 from benchmarks.figure import Figure
 from benchmarks.native import ADDRESS, Native
 from kadalu_ext import mounting
-from kadalu_ext.api import csi_pb2, csi_pb2_grpc
+from kadalu_ext.api import csi_pb2
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import Quota, Storage, StorageName
 from tests.integration.test_mounter import Node, Pv, running_node
@@ -114,8 +114,8 @@ def _controller_memory(native: Native) -> list[Figure]:
         storages.append(
             Storage(name=StorageName(f"m{number}"), hosts=(ADDRESS,), volume=f"memory{number}", quota=Quota.NONE)
         )
-    with controller() as (_, pid):
-        bare = rss_mb(pid)
+    with controller() as running:
+        bare = rss_mb(running.pid)
     seen = [_after_creates(storages[:count]) for count in (1, STORAGES)]
     each = (seen[1] - seen[0]) / (STORAGES - 1)
     return [
@@ -131,20 +131,19 @@ def _controller_memory(native: Native) -> list[Figure]:
 
 
 def _after_creates(storages: list[Storage]) -> float:
-    with controller(*storages) as (channel, pid), ThreadPoolExecutor(64) as pool:
-        stub = csi_pb2_grpc.ControllerStub(channel)
+    with controller(*storages) as running, ThreadPoolExecutor(64) as pool:
         for storage in storages:
 
             def create(number: int, storage: Storage = storage) -> None:
-                stub.CreateVolume(create_request(PvName(f"pvc-{number}"), storage), timeout=60)
+                running.stub.CreateVolume(create_request(PvName(f"pvc-{number}"), storage), timeout=60)
 
             def delete(number: int, storage: Storage = storage) -> None:
                 request = csi_pb2.DeleteVolumeRequest(volume_id=f"{storage.name}/pvc-{number}")
-                stub.DeleteVolume(request, timeout=60)
+                running.stub.DeleteVolume(request, timeout=60)
 
             for call in (create, delete):
                 list(pool.map(call, range(64)))
-        found = rss_mb(pid)
+        found = rss_mb(running.pid)
         progress.say(f"{len(storages)} storages: {found:.1f} MB")
         return found
 

@@ -78,6 +78,8 @@ class _Copy:
         self._memory = CopyMemory()
         self._files = FileCopier(objects, self._memory, progress, server_side=server_side, check=self._check)
         self._entries: queue.Queue[tuple[_Directory, bytes] | None] = queue.Queue(_QUEUED)
+        self._threads: list[threading.Thread] = []
+        """Started for the first entries: most copies are of few files."""
         self._directories: dict[int, _Directory] = {}
         self._numbers = 0
         self._state = threading.Condition()
@@ -87,9 +89,6 @@ class _Copy:
         self._error: BaseException | None = None
 
     def run(self, source: Handle, target: Handle) -> None:
-        threads = [threading.Thread(target=self._work, name=f"copy-{n}", daemon=True) for n in range(THREADS)]
-        for thread in threads:
-            thread.start()
         try:
             attributes = self._objects.attributes(source)
             self._list(self._opened(None, b"", source, attributes, target, fresh=False))
@@ -100,9 +99,9 @@ class _Copy:
         except BaseException as error:
             self._fail(error)
         finally:
-            for _ in threads:
+            for _ in self._threads:
                 self._entries.put(None)
-            for thread in threads:
+            for thread in self._threads:
                 thread.join()
             for directory in self._directories.values():
                 self._close(directory)
@@ -113,6 +112,14 @@ class _Copy:
             raise self._error
 
     # --- who does what ---
+
+    def _put(self, directory: _Directory, name: bytes) -> None:
+        """By the thread that lists, alone."""
+        if len(self._threads) < THREADS:
+            thread = threading.Thread(target=self._work, name=f"copy-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._entries.put((directory, name))
 
     def _work(self) -> None:
         buffer = ctypes.create_string_buffer(CHUNK_BYTES)
@@ -217,7 +224,7 @@ class _Copy:
             return None
         if not stat.S_ISDIR(attributes.mode):  # it was, when it was met: something took its place
             self._objects.close(source)
-            self._entries.put((parent, name))
+            self._put(parent, name)
             return None
         try:
             target, fresh = self._counterpart(parent, name)
@@ -247,7 +254,7 @@ class _Copy:
                     self._check()
                     with self._state:
                         directory.left += 1
-                    self._entries.put((directory, name))
+                    self._put(directory, name)
         except VanishedError:
             pass
         except BaseException as error:

@@ -181,6 +181,9 @@ def controller_manager(layout: Layout) -> list[str]:
         f"--root-ca-file={layout.authority}",
         "--use-service-account-credentials=true",
         "--leader-elect=false",
+        # Its 20 requests a second would be the measure of everything that waits for many claims.
+        "--kube-api-qps=1000",
+        "--kube-api-burst=2000",
     ]
 
 
