@@ -32,7 +32,7 @@ FIGURES = Figures(
     connected=True,
     running=2,
     oldest_s=12.5,
-    promised=Promised(size_bytes=4096, pvs=1, usable_bytes=8192),
+    promised=Promised(size_bytes=4096, pvs=1, usable_bytes=8192, archived=0),
     trash=Trash(waiting=3, emptied=4),
     waiting=5,
     copies=(CopyFigures(name=PvName("pvc-1"), size_bytes=10, known_bytes=40),),
