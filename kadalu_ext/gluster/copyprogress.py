@@ -39,9 +39,12 @@ class CopyProgress:
         self._until = until
 
     @property
+    def allowed_until(self) -> float:
+        """Of time.monotonic(); before all times once it was told to stop."""
+        if self._stopped.is_set():
+            return -math.inf
+        return self._until if self._stopped_by is None else min(self._until, self._stopped_by.allowed_until)
+
+    @property
     def stopped(self) -> bool:
-        return (
-            self._stopped.is_set()
-            or time.monotonic() > self._until
-            or (self._stopped_by is not None and self._stopped_by.stopped)
-        )
+        return time.monotonic() > self.allowed_until

@@ -1,11 +1,12 @@
-"""File operations on a volume without a mount, through libgfapi.
+"""File operations on a volume without a mount, through libgfapi: no FUSE, no privilege, one start for all operations.
 
-A client in this process: no FUSE, no privilege, and one start for all operations.
+The client is in this process, or, where a storage must not be able to harm another, in one of its own
+(clientprocess.py); its volfile is fed to it from here.
 """
 
 from __future__ import annotations
 
-import ctypes
+import math
 import os
 import shutil
 import tempfile
@@ -15,26 +16,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
-from kadalu_ext.gluster import copytree, libgfapi, tree
 from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.feed import REFRESH_S, SETTLE_S, Feed, Source
+from kadalu_ext.gluster.files import Files
 from kadalu_ext.gluster.messages import Gfid
-from kadalu_ext.gluster.objects import Handle, Objects
 from kadalu_ext.gluster.tls import Tls
 
 LOG_LEVEL_WARNING: Final = 5
 """gf_loglevel_t: 4 error, 5 warning, 7 info, 8 debug."""
 
-_START_LIMIT_S: Final = 120.0
-"""A start that hangs for longer is given up for lost and made anew."""
-_XATTR_BYTES: Final = 64 << 10
-"""The largest value that Linux allows."""
-_XATTR_CREATE: Final = 1
-_HANDLE_BYTES: Final = 16
-"""GFAPI_HANDLE_LENGTH (api/src/glfs-handles.h): a handle is the gfid."""
+HUNG_S: Final = 60.0
+"""A single call of libgfapi that takes longer hangs: gluster gives up a silent brick after 10 to 20 s."""
+
+RESTART_S: Final = 300.0
+"""A client that hangs is ended at most so often: where it is a disk that hangs, the next client does, too, and each
+leaves what it has sent in the brick's queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +54,28 @@ class SpaceStat:
     block_bytes: int
 
 
+class Client(Protocol):
+    """A started client: files.Files, or one in a process of its own, which may be gone: UnavailableError says why."""
+
+    def call(self, operation: str, *args: Any) -> Any: ...
+
+    def copy_tree(
+        self, source: str, target: str, server_side: bool, deadline: float | None, progress: CopyProgress
+    ) -> None: ...
+
+    def look(self, longest_s: float) -> str:
+        """Why it is of no use any more, empty if it is; one that hangs for `longest_s` is ended now, if it can be."""
+        ...
+
+    def end(self) -> None: ...
+
+
+class Launch(Protocol):
+    """Starts a client, see files.Files.start."""
+
+    def __call__(self, volume: str, /, *, socket: str, log_file: str, log_level: int) -> Client: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
     """What Volume.open was given."""
@@ -65,6 +86,8 @@ class _Settings:
     log_file: str
     log_level: int
     refresh_s: float
+    launch: Launch
+    lost: Callable[[str], None]
 
 
 class Volume:
@@ -79,8 +102,10 @@ class Volume:
     and a later call finds the client started. If the start fails, that error is raised, and the next call starts anew,
     with the hosts that answer then.
 
-    Every operation raises VolumeIOError with errno. An operation is not bounded by itself: when a host falls silent
-    under a running client, it waits until the ping-timeout (clientvolfile.PING_TIMEOUT_S) is over.
+    Every operation raises VolumeIOError with errno, and UnavailableError if the client is lost: then it may have been
+    done or not, and the next call starts another client. An operation is not bounded by itself: when a host falls
+    silent under a running client, it waits until the ping-timeout (clientvolfile.PING_TIMEOUT_S) is over. A client in a
+    process of its own is ended after HUNG_S.
     """
 
     def __init__(self, settings: _Settings) -> None:
@@ -92,8 +117,9 @@ class Volume:
         self._feed = Feed(os.path.join(self._directory, "volfile.sock"), told=self._changed.set)
         self._follower: threading.Thread | None = None
         self._state = threading.Condition()
-        self._client: Future[int] | None = None
+        self._client: Future[Client] | None = None
         self._started_at = 0.0
+        self._lost_at = -math.inf
         self._users = 0
         self._closed = threading.Event()
 
@@ -109,6 +135,8 @@ class Volume:
         refresh_s: float = REFRESH_S,
         tls: Callable[[], Tls | None] = lambda: None,
         volume_id: str = "",
+        launch: Launch = Files.start,
+        lost: Callable[[str], None] = lambda _why: None,
     ) -> Self:
         """A client of `volume`, started, or still starting when `timeout_s` was over.
 
@@ -116,6 +144,8 @@ class Volume:
         tls: what an encrypted cluster is spoken to with; asked again and again, since files are renewed.
         volume_id: the volume's, if it is known: no other of that name is used.
         log_file, log_level: of gluster's own log, as in LOG_LEVEL_WARNING.
+        launch: starts the client; clientprocess.ClientProcess.start does so in a process of its own.
+        lost: called with the reason when a client that had started is lost. It must return at once.
 
         Raises: HostUnreachableError if none answers, NotFoundError, VolumeStoppedError, VolfileError if the volfile
         holds what a client may not be made of, VolumeIOError if libgfapi cannot start; OSError if there is no room for
@@ -129,10 +159,12 @@ class Volume:
                 log_file=log_file,
                 log_level=log_level,
                 refresh_s=refresh_s,
+                launch=launch,
+                lost=lost,
             )
         )
         try:
-            with opened._using():
+            with opened._using("start its client"):
                 pass
         except DeadlineError:
             pass  # it goes on starting
@@ -144,62 +176,72 @@ class Volume:
     # --- the client ---
 
     @contextmanager
-    def _using(self) -> Iterator[int]:
-        """The started client, which is not closed meanwhile."""
+    def _using(self, what: str) -> Iterator[Client]:
+        """The started client, which is not closed meanwhile. What it raises gets words: `what` could not be done."""
         with self._state:
             if self._closed.is_set():
                 raise UnavailableError(f"volume {self._volume}: its client is closed")
-            client = self._starting()
+            starting = self._starting()
             self._users += 1
         try:
+            client = self._started(starting)
             try:
-                fs = client.result(timeout=self._settings.timeout_s)
-            except TimeoutError:
-                raise DeadlineError(
-                    f"volume {self._volume}: its client is still starting after "
-                    f"{time.monotonic() - self._started_at:.0f} s; gluster waits ten for a brick host that falls silent"
-                ) from None
-            yield fs
+                yield client
+            except OSError as error:
+                raise self._failed(error, what) from error
+            except DeadlineError:
+                raise
+            except UnavailableError as error:
+                self._lose(starting, str(error))
+                raise self._ended(f"{error} while it was to {what}") from error
         finally:
             with self._state:
                 self._users -= 1
                 self._state.notify_all()
 
-    def _starting(self) -> Future[int]:
+    def _starting(self) -> Future[Client]:
         client = self._client
-        failed = client is not None and client.done() and client.exception() is not None
-        lost = client is not None and not client.done() and time.monotonic() - self._started_at > _START_LIMIT_S
-        if client is None or failed or lost:
+        if client is None or (client.done() and client.exception() is not None):
             client = self._client = Future()
             self._started_at = time.monotonic()
             threading.Thread(target=self._start, args=(client,), name=f"gfapi-{self._volume}", daemon=True).start()
         return client
 
-    def _start(self, client: Future[int]) -> None:
+    def _started(self, client: Future[Client]) -> Client:
+        try:
+            return client.result(timeout=self._settings.timeout_s)
+        except TimeoutError:
+            raise DeadlineError(
+                f"volume {self._volume}: its client is still starting after "
+                f"{time.monotonic() - self._started_at:.0f} s; gluster waits ten for a brick host that falls silent"
+            ) from None
+
+    def _start(self, client: Future[Client]) -> None:
+        settings = self._settings
         what = f"serve its volfile at {self._feed.path}"
         try:
-            self._feed.begin(self._settings.source())
-            what = "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"
-            fs = libgfapi.call("glfs_new", self._volume.encode())
+            self._feed.begin(settings.source())
+            what = "start its client"
+            started = self._launched()
         except OSError as error:
+            if what == "start its client" and error.errno is None:
+                what = "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"
             client.set_exception(self._failed(error, what))
-            return
         except Exception as error:
             client.set_exception(error)
-            return
-        try:
-            self._init(fs)
-        except OSError as error:
-            client.set_exception(self._failed(error, "start its client"))
-            _finish(fs)
         else:
-            client.set_result(fs)
+            client.set_result(started)
             self._follow()
 
-    def _init(self, fs: int) -> None:
-        libgfapi.call("glfs_set_logging", fs, os.fsencode(self._settings.log_file), self._settings.log_level)
-        libgfapi.call("glfs_set_volfile_server", fs, b"unix", os.fsencode(self._feed.path), 0)
-        libgfapi.call("glfs_init", fs)
+    def _launched(self) -> Client:
+        settings = self._settings
+        try:
+            return settings.launch(
+                settings.volume, socket=self._feed.path, log_file=settings.log_file, log_level=settings.log_level
+            )
+        except UnavailableError as error:
+            settings.lost(str(error))
+            raise self._ended(str(error)) from error
 
     def _follow(self) -> None:
         """From the first start on, the client follows its volume: one thread, until it is closed."""
@@ -210,6 +252,7 @@ class Volume:
 
     def _refresh(self) -> None:
         while not self._closed.is_set():
+            self._look()
             try:
                 self._feed.refresh(self._settings.source())
             except (KadaluExtError, OSError):
@@ -218,8 +261,26 @@ class Volume:
                 self._changed.clear()
                 self._closed.wait(SETTLE_S)
 
+    def _look(self) -> None:
+        client = self._client
+        if client is None or not client.done() or client.exception() is not None:
+            return
+        again = time.monotonic() - self._lost_at >= RESTART_S
+        if why := client.result().look(HUNG_S if again else math.inf):
+            self._lose(client, why)
+
+    def _lose(self, client: Future[Client], why: str) -> None:
+        """The next operation starts another one."""
+        with self._state:
+            if self._client is not client:
+                return
+            self._client = None
+            self._lost_at = time.monotonic()
+        client.result().end()
+        self._settings.lost(why)
+
     def close(self) -> None:
-        """Ends the client in the background, once the operations that run are done. Idempotent."""
+        """Ends the client in the background, once the operations that run are done, or hang. Idempotent."""
         with self._state:
             closed = self._closed.is_set()
             self._closed.set()
@@ -227,13 +288,17 @@ class Volume:
         if not closed:
             threading.Thread(target=self._finish, args=(self._client,), name="gfapi-fini", daemon=True).start()
 
-    def _finish(self, client: Future[int] | None) -> None:
-        with self._state:
-            self._state.wait_for(lambda: self._users == 0)
+    def _finish(self, client: Future[Client] | None) -> None:
         if client is not None and client.exception() is None:
-            _finish(client.result())
+            while not self._unused(HUNG_S) and not client.result().look(HUNG_S):
+                pass
+            client.result().end()
         self._feed.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _unused(self, timeout_s: float) -> bool:
+        with self._state:
+            return self._state.wait_for(lambda: not self._users, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -247,103 +312,59 @@ class Volume:
             error.errno or 0, f"volume {self._volume}: cannot {what}: {about}{error.strerror or error}"
         )
 
-    def _do(self, what: str, operation: Callable[[int], int]) -> int:
-        with self._using() as fs:
-            try:
-                return operation(fs)
-            except OSError as error:
-                raise self._failed(error, what) from error
+    def _ended(self, why: str) -> UnavailableError:
+        return UnavailableError(
+            f"volume {self._volume}: its gluster client had to be ended: {why}. The next call starts another"
+        )
 
     # --- operations ---
 
     def mkdir(self, path: str, mode: int) -> None:
         """mkdir(2); `mode` as it is, without a umask."""
-        self._do(f"make the directory {path}", lambda fs: libgfapi.call("glfs_mkdir", fs, _absolute(path), mode))
+        self._do(f"make the directory {path}", "mkdir", path, mode)
 
     def rmdir(self, path: str) -> None:
         """rmdir(2)."""
-        self._do(f"remove the directory {path}", lambda fs: libgfapi.call("glfs_rmdir", fs, _absolute(path)))
+        self._do(f"remove the directory {path}", "rmdir", path)
 
     def rename(self, old: str, new: str) -> None:
         """rename(2): atomic on each brick; an empty directory at `new` is replaced."""
-        self._do(
-            f"rename {old} to {new}",
-            lambda fs: libgfapi.call("glfs_rename", fs, _absolute(old), _absolute(new)),
-        )
+        self._do(f"rename {old} to {new}", "rename", old, new)
 
     def stat(self, path: str) -> FileStat:
         """lstat(2)."""
-        found = libgfapi.Stat()
-        self._do(f"stat {path}", lambda fs: libgfapi.call("glfs_lstat", fs, _absolute(path), ctypes.addressof(found)))
-        return FileStat(mode=found.st_mode, inode=found.st_ino, size_bytes=found.st_size)
+        mode, inode, size_bytes = self._do(f"stat {path}", "stat", path)
+        return FileStat(mode=mode, inode=inode, size_bytes=size_bytes)
 
     def gfid(self, path: str) -> Gfid:
         """The identity of what is at `path` now: the same on every brick, and never that of what takes its place."""
-        handle = ctypes.create_string_buffer(_HANDLE_BYTES)
-
-        def read(fs: int) -> int:
-            found = libgfapi.call("glfs_h_lookupat", fs, None, _absolute(path), None, 0)
-            try:
-                return libgfapi.call("glfs_h_extract_handle", found, handle, _HANDLE_BYTES)
-            finally:
-                libgfapi.call("glfs_h_close", found)
-
-        self._do(f"find {path}", read)
-        return Gfid(handle.raw)
+        return Gfid(self._do(f"find {path}", "gfid", path))
 
     def statvfs(self, path: str) -> SpaceStat:
         """statvfs(3). Of a replicate volume it is the brick's with the least room."""
-        found = libgfapi.StatVfs()
-        self._do(
-            f"statvfs {path}", lambda fs: libgfapi.call("glfs_statvfs", fs, _absolute(path), ctypes.addressof(found))
-        )
-        return SpaceStat(
-            total_bytes=found.f_blocks * found.f_frsize,
-            free_bytes=found.f_bavail * found.f_frsize,
-            block_bytes=found.f_frsize,
-        )
+        total_bytes, free_bytes, block_bytes = self._do(f"statvfs {path}", "statvfs", path)
+        return SpaceStat(total_bytes=total_bytes, free_bytes=free_bytes, block_bytes=block_bytes)
 
     def setxattr(self, path: str, name: str, value: bytes, *, create: bool = False) -> None:
         """lsetxattr(2); with `create`, EEXIST if the attribute is there already (XATTR_CREATE)."""
-        flags = _XATTR_CREATE if create else 0
-        self._do(
-            f"set the attribute {name} of {path}",
-            lambda fs: libgfapi.call(
-                "glfs_lsetxattr", fs, _absolute(path), os.fsencode(name), value, len(value), flags
-            ),
-        )
+        self._do(f"set the attribute {name} of {path}", "setxattr", path, name, value, create)
 
     def getxattr(self, path: str, name: str) -> bytes:
         """lgetxattr(2); ENODATA if the attribute is not there."""
-        value = ctypes.create_string_buffer(_XATTR_BYTES)
-        size = self._do(
-            f"read the attribute {name} of {path}",
-            lambda fs: libgfapi.call("glfs_lgetxattr", fs, _absolute(path), os.fsencode(name), value, _XATTR_BYTES),
-        )
-        return value.raw[:size]
+        value: bytes = self._do(f"read the attribute {name} of {path}", "getxattr", path, name)
+        return value
 
     def removexattr(self, path: str, name: str) -> None:
         """lremovexattr(2); ENODATA if the attribute is not there."""
-        self._do(
-            f"remove the attribute {name} of {path}",
-            lambda fs: libgfapi.call("glfs_lremovexattr", fs, _absolute(path), os.fsencode(name)),
-        )
+        self._do(f"remove the attribute {name} of {path}", "removexattr", path, name)
 
     def own(self, path: str, *, uid: int, gid: int, mode: int) -> None:
-        """lchown(2), then chmod(2) of a directory, since the former may take bits of the mode away. Not atomic."""
-        self._do(f"chown {path}", lambda fs: libgfapi.call("glfs_lchown", fs, _absolute(path), uid, gid))
-        self._do(f"chmod {path}", lambda fs: libgfapi.call("glfs_chmod", fs, _absolute(path), mode))
+        """lchown(2) and chmod(2) of a directory. Not atomic."""
+        self._do(f"chown {path}", "own", path, uid, gid, mode)
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, without `.` and `..`, in no order."""
-        names: list[str] = []
-
-        def read(fs: int) -> int:
-            with libgfapi.names(libgfapi.call("glfs_opendir", fs, _absolute(path))) as found:
-                names.extend(map(os.fsdecode, found))
-            return 0
-
-        self._do(f"list {path}", read)
+        names: list[str] = self._do(f"list {path}", "listdir", path)
         return names
 
     def remove_tree(self, path: str, *, deadline: float | None = None) -> None:
@@ -354,17 +375,7 @@ class Volume:
 
         Raises: DeadlineError at `deadline`, a time of time.monotonic().
         """
-        parent, _, name = path.strip("/").rpartition("/")
-
-        def remove(fs: int) -> int:
-            top = libgfapi.call("glfs_h_lookupat", fs, None, _absolute(parent), None, 0)
-            try:
-                tree.remove(fs, top, os.fsencode(name), deadline)
-            finally:
-                libgfapi.call("glfs_h_close", top)
-            return 0
-
-        self._do(f"remove the tree {path}", remove)
+        self._do(f"remove the tree {path}", "remove_tree", path, deadline)
 
     def copy_tree(
         self,
@@ -383,33 +394,9 @@ class Volume:
         Raises: DeadlineError at `deadline`, a time of time.monotonic(), or when `progress` was told to stop;
         VolumeIOError naming the entry: ENOSPC if the target's limit is reached.
         """
+        with self._using(f"copy {source} to {target}") as client:
+            client.copy_tree(source, target, server_side, deadline, progress)
 
-        def copy(fs: int) -> int:
-            objects = Objects(fs)
-            with _held(objects, source) as old, _held(objects, target) as new:
-                copytree.copy(objects, old, new, progress, server_side=server_side, deadline=deadline)
-            return 0
-
-        self._do(f"copy {source} to {target}", copy)
-
-
-def _finish(fs: int) -> None:
-    try:
-        libgfapi.call("glfs_fini", fs)
-    except OSError:
-        pass  # it complains of calls that nobody waits for any more
-
-
-@contextmanager
-def _held(objects: Objects, path: str) -> Iterator[Handle]:
-    handle = objects.at(_absolute(path))
-    try:
-        yield handle
-    finally:
-        objects.close(handle)
-
-
-def _absolute(path: str) -> bytes:
-    if "\0" in path:
-        raise ValueError("a path holds a NUL")
-    return b"/" + os.fsencode(path.strip("/"))
+    def _do(self, what: str, operation: str, *args: object) -> Any:
+        with self._using(what) as client:
+            return client.call(operation, *args)

@@ -11,6 +11,7 @@ import functools
 import os
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EIO
@@ -135,6 +136,14 @@ def _library() -> ctypes.CDLL:
 
 
 _thread: Final = threading.local()
+_running: Final[dict[int, tuple[str, float]]] = {}
+"""By thread: the function that it is in, and since when (time.monotonic())."""
+
+
+def longest() -> tuple[str, float] | None:
+    """Of the calls that have not returned, the one that was made first, and the seconds since then."""
+    first = min(list(_running.values()), key=lambda each: each[1], default=None)
+    return None if first is None else (first[0], time.monotonic() - first[1])
 
 
 def call(name: str, *args: object) -> int:
@@ -149,12 +158,26 @@ def call(name: str, *args: object) -> int:
         _thread.root = True
     function = _function(name)
     ctypes.set_errno(0)
-    result: int | None = function(*args)
+    with _noted(name):
+        result: int | None = function(*args)
     if result is None or result == -1:
         # Some failures leave errno alone: they must not pass for a success.
         errno = ctypes.get_errno() or EIO
         raise OSError(errno, os.strerror(errno))
     return result
+
+
+class _noted:  # noqa: N801 (a function to who reads it; as a generator it would take four times as long)
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        _running[threading.get_ident()] = self._name, time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        del _running[threading.get_ident()]
 
 
 @contextmanager
@@ -170,7 +193,8 @@ def _names(directory: int) -> Iterator[bytes]:
     function = _function("glfs_readdir")
     while True:
         ctypes.set_errno(0)
-        entry: int | None = function(directory)
+        with _noted("glfs_readdir"):
+            entry: int | None = function(directory)
         if entry is None:
             if errno := ctypes.get_errno():
                 raise OSError(errno, os.strerror(errno))

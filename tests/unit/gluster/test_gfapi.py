@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from errno import EEXIST, EIO
 
 import pytest
@@ -57,7 +58,7 @@ class FakeLibrary:
             assert time.monotonic() < deadline, f"{name} was never called"
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENT_S
     while not condition():
         assert time.monotonic() < deadline
@@ -231,3 +232,111 @@ def test_the_client_is_ended_only_when_its_last_operation_is_done(library: FakeL
     operation.join()
     library.wait_for("glfs_fini")
     assert library.names().count("glfs_fini") == 1
+
+
+class FakeProcess:
+    """A client in a process of its own, as Volume sees it. why: of what it has died."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self.hangs_s = 0.0
+        self.ended = threading.Event()
+
+    def call(self, operation: str, *args: object) -> object:
+        if operation == "rmdir":
+            self.ended.wait(PATIENT_S)
+        if self.why or self.ended.is_set():
+            raise UnavailableError(self.why or "it is closed")
+        return None
+
+    def copy_tree(self, *_: object) -> None:
+        raise AssertionError
+
+    def look(self, longest_s: float) -> str:
+        if self.hangs_s > longest_s:
+            self.why = "glfs_mkdir has hung"
+        return self.why
+
+    def end(self) -> None:
+        self.ended.set()
+
+
+class Processes:
+    """All that a volume has started, and why each was lost."""
+
+    def __init__(self) -> None:
+        self.started: list[FakeProcess] = []
+        self.lost: list[str] = []
+
+    def launch(self, volume: str, /, *, socket: str, log_file: str, log_level: int) -> FakeProcess:
+        self.started.append(FakeProcess())
+        return self.started[-1]
+
+    def open(self) -> Volume:
+        return Volume.open("rep", ["a"], refresh_s=0.01, launch=self.launch, lost=self.lost.append)
+
+
+@pytest.fixture
+def processes(library: FakeLibrary) -> Processes:
+    return Processes()
+
+
+def test_a_client_that_crashed_is_named_once_and_followed_by_another(processes: Processes) -> None:
+    with processes.open() as volume:
+        processes.started[0].why = "it died of SIGSEGV"
+        try:
+            volume.mkdir("x", 0o755)
+        except UnavailableError as error:
+            assert "volume rep: its gluster client had to be ended: it died of SIGSEGV while it was to" in str(error)
+        volume.mkdir("x", 0o755)
+        assert (len(processes.started), processes.lost) == (2, ["it died of SIGSEGV"])
+        assert processes.started[0].ended.is_set()
+
+
+def test_a_client_that_hangs_is_ended_without_a_call_and_the_next_one_is_given_time(processes: Processes) -> None:
+    with processes.open() as volume:
+        processes.started[0].hangs_s = gfapi.HUNG_S + 1
+        wait_until(lambda: processes.lost == ["glfs_mkdir has hung"])
+        volume.mkdir("x", 0o755)
+        processes.started[1].hangs_s = gfapi.HUNG_S + 1
+        looks = looked(volume)
+        wait_until(lambda: looks() > 2)
+        assert len(processes.lost) == 1
+
+
+def looked(volume: Volume) -> Callable[[], int]:
+    """How often the volume has looked after its client since."""
+    seen: list[float] = []
+    look = volume._look
+
+    def counted() -> None:
+        look()
+        seen.append(0.0)
+
+    volume._look = counted  # type: ignore[method-assign]
+    return lambda: len(seen)
+
+
+def test_a_client_that_is_closed_while_it_hangs_is_ended_all_the_same(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gfapi, "HUNG_S", 0.02)
+    volume = processes.open()
+    with ThreadPoolExecutor(1) as threads:
+        hanging = threads.submit(volume.rmdir, "x")
+        wait_until(lambda: volume._users)
+        processes.started[0].hangs_s = 0.01
+        volume.close()
+        assert not processes.started[0].ended.wait(0.1)
+        processes.started[0].hangs_s = 1.0
+        assert isinstance(hanging.exception(PATIENT_S), UnavailableError)
+
+
+def test_a_start_that_crashes_is_told_as_such(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> FakeProcess:
+        raise UnavailableError("it died of SIGABRT")
+
+    monkeypatch.setattr(processes, "launch", crash)
+    with pytest.raises(UnavailableError, match=r"had to be ended: it died of SIGABRT\. The next call starts another"):
+        processes.open()
+    assert processes.lost == ["it died of SIGABRT"]
