@@ -11,7 +11,7 @@ From the inside outwards, the controller:
     removal                         where deleted PVs go
     housekeeping                    what is looked at every minute
     figures, metrics                what is counted, and how Prometheus gets it
-    connection                      a storage's volume: facts, libgfapi and the bricks' connections
+    connection                      a storage's volume: facts, libgfapi in a process of its own, and its bricks
     clients                         one client a storage, with its own workers; one call in flight a volume
     pvhealth                        PURE: what is wrong with a PV, from its bricks' answers
     listing                         all volumes of all storages, by pages

@@ -18,20 +18,26 @@ from kadalu_ext.storages import Storages
 BEAT_S: Final = 20.0
 """A brick host that stops enforcing is found out by the first change after that, and by the operator's next look."""
 
+REMOVALS: Final = 30
+"""Of a storage that is gone, and whose volume does not answer, the canary is given up after so many tries: ten minutes
+or more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
     """What was begun last for one storage: its canary is changed, or removed."""
 
     future: Future[None]
-    removal: bool
+    removals: int = 0
+    """How often it was tried to remove it."""
 
 
 class Canaries:
     """One thread, which waits for no storage: what is to be done is done by the storage's own workers, one step at a
     time. Where nobody wants sizes enforced, no canary is made.
 
-    A storage that leaves the ConfigMap has its canary removed, unless another storage is on the same volume.
+    A storage that leaves the ConfigMap has its canary removed, unless another storage is on the same volume, and its
+    connection ended.
 
     The first round opens every storage: its first claim is quicker, and the trash of an earlier process is emptied.
     """
@@ -82,11 +88,13 @@ class Canaries:
             return  # the storage does not answer: of one that is dead, one worker waits and no more
         done = step is not None and self._succeeded(name, step.future)
         if name in names:
-            self._steps[name] = _Step(future=self._beat(name), removal=False)
-        elif step is not None and step.removal and done:
-            del self._steps[name]
+            self._steps[name] = _Step(future=self._beat(name))
+        elif step is not None and step.removals and (done or step.removals >= REMOVALS):
+            if not done:
+                self._log.warning("canary left behind", storage=name, canary=CANARY)
+            self._forget(name)
         else:
-            self._leave(name, names)
+            self._leave(name, names, removals=step.removals if step is not None else 0)
 
     def _whole(self, name: StorageName) -> bool:
         """Nothing is enforced on whole volumes, and nothing but the PV's own files is on one."""
@@ -105,13 +113,19 @@ class Canaries:
             failed.set_exception(error)
             return failed
 
-    def _leave(self, name: StorageName, left: Iterable[StorageName]) -> None:
+    def _leave(self, name: StorageName, left: Iterable[StorageName], *, removals: int) -> None:
         client = self._clients.known(name)
         others = {other.volume_id for other in map(self._clients.known, left) if other is not None}
         if client is None or client.volume_id is None or client.volume_id in others:
-            del self._steps[name]
+            self._forget(name)
         else:
-            self._steps[name] = _Step(future=client.remove_canary(), removal=True)
+            self._steps[name] = _Step(future=client.remove_canary(), removals=removals + 1)
+
+    def _forget(self, name: StorageName) -> None:
+        """Nobody has a use for it but who deletes a PV that is left: its gluster client would stay for ever."""
+        del self._steps[name]
+        if (client := self._clients.known(name)) is not None:
+            client.rest()
 
     def _succeeded(self, name: StorageName, future: Future[None]) -> bool:
         error = future.exception()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, Never, TypeVar
 
 from kadalu_ext.csi.figures import Figures
 from kadalu_ext.csi.filling import Filler, Taken
@@ -17,7 +18,14 @@ from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import Trash, TrashCollector
 from kadalu_ext.csi.volumes import Bricks, Volumes
-from kadalu_ext.errors import DeadlineError, InProgressError, InvalidInputError, KadaluExtError, NotFoundError
+from kadalu_ext.errors import (
+    DeadlineError,
+    HostUnreachableError,
+    InProgressError,
+    InvalidInputError,
+    KadaluExtError,
+    NotFoundError,
+)
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
@@ -41,6 +49,10 @@ _FACTS_S: Final = 1.0
 _SNAPSHOT_S: Final = 5.0
 """For so long a caller waits for its snapshot to be whole, which small ones are; then it hears that it is not ready."""
 
+STUCK: Final = 8
+STUCK_S: Final = 5.0
+"""When so many workers of a storage have been at work for so long, it is not asked what else it has."""
+
 _DIAGNOSIS_S: Final = 2.5
 """What is kept of a caller's time to find out, when there is no answer, which brick is silent."""
 
@@ -55,6 +67,13 @@ class _Connected:
     trash: TrashCollector
     filler: Filler
     housekeeper: Housekeeper
+
+    def end(self) -> None:
+        """All but the way to the bricks, which may be another's by now. Waits for nothing."""
+        self.trash.stop()
+        self.filler.close()
+        self.housekeeper.stop()
+        self.store.close()
 
 
 class StorageClient:
@@ -87,6 +106,8 @@ class StorageClient:
         self._identity = identity
         self._lock = threading.Lock()
         self._in_flight: dict[PvName, float] = {}
+        self._at_work: dict[object, float] = {}
+        """Since when each worker has been at what it does."""
         self._last_failure = ""
 
     # --- calls; timeout_s is how long the caller waits, in seconds ---
@@ -218,22 +239,25 @@ class StorageClient:
     def ask(self, work: Callable[[Volumes], T]) -> Callable[[float], T]:
         """Begins `work`, which changes nothing and is about no single PV; what gives its result, within a timeout_s.
 
-        Raises, at the second step: what `work` does; DeadlineError; what Connector does.
+        Raises, at the second step: what `work` does; DeadlineError; what Connector does. At once, if it is known that
+        nothing is answered.
         """
-        future = self._executor.submit(lambda: work(self._open()))
+        if (refusal := self._refusal()) is not None:
+            return partial(_raise, refusal)
+        future = self._submit(lambda: work(self._open()))
         return lambda timeout_s: self._result(future, timeout_s)
 
     def beat(self) -> Future[None]:
         """The canary's next size, written by a worker; done when it is on the volume. See canary.py."""
-        return self._executor.submit(lambda: self._open().beat())
+        return self._submit(lambda: self._open().beat())
 
     def open(self) -> Future[None]:
         """Connects to the volume; done when that is so."""
-        return self._executor.submit(lambda: (self._open(), None)[1])
+        return self._submit(lambda: (self._open(), None)[1])
 
     def remove_canary(self) -> Future[None]:
         """The canary is gone from the volume when this is done. Idempotent."""
-        return self._executor.submit(lambda: self._delete(self._open(), CANARY))
+        return self._submit(lambda: self._delete(self._open(), CANARY))
 
     @property
     def volume_id(self) -> str | None:
@@ -265,7 +289,7 @@ class StorageClient:
         self._take(name)
         future: Future[T] | None = None
         try:
-            future = self._executor.submit(lambda: work(self._open()))
+            future = self._submit(lambda: work(self._open()))
             yield self._result(future, timeout_s)
             self._last_failure = ""
         except DeadlineError:
@@ -278,6 +302,35 @@ class StorageClient:
                 self._free(name)
             else:
                 future.add_done_callback(lambda _: self._free(name))
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        def noted() -> T:
+            worker = object()
+            self._at_work[worker] = time.monotonic()
+            try:
+                return work()
+            finally:
+                del self._at_work[worker]
+
+        return self._executor.submit(noted)
+
+    def _refusal(self) -> KadaluExtError | None:
+        """Why there is no sense in asking: whoever asks several storages need not wait for this one as well."""
+        if self._stuck():
+            return DeadlineError(
+                f"{self._where()}: not asked, since {STUCK} calls have had no answer for {STUCK_S:g} s or more"
+            )
+        if isinstance(self._found, HostUnreachableError) and self._opening.locked():
+            return self._found  # somebody looks whether that is still so
+        return None
+
+    def _stuck(self) -> bool:
+        """Whether so many workers have waited for so long that nothing is likely to be answered."""
+        now = time.monotonic()
+        return sum(now - since > STUCK_S for since in list(self._at_work.values())) >= STUCK
+
+    def _where(self) -> str:
+        return f"storage {self.storage.name}, volume {self.storage.volume}"
 
     def _take(self, name: PvName) -> None:
         with self._lock:
@@ -309,7 +362,7 @@ class StorageClient:
                 return future.result()
             except DeadlineError as error:
                 raise DeadlineError(f"{error}{silent}") from error
-        where = f"storage {self.storage.name}, volume {self.storage.volume}"
+        where = self._where()
         if future.cancel():
             last = f"; the last call that failed there: {self._last_failure}" if self._last_failure else ""
             raise DeadlineError(f"{where}: not begun within {patience_s:.1f} s, earlier calls are still at work{last}")
@@ -398,10 +451,18 @@ class StorageClient:
         old.volumes.bricks = new.bricks
         old.bricks.probe.close()
         if old.store is not new.store:
-            old.trash.stop()
-            old.filler.close()
-            old.housekeeper.stop()
-            old.store.close()
+            old.end()
+
+    def rest(self) -> Future[None]:
+        """Gives its connection up, which the next call makes anew; done when that is so."""
+        return self._submit(self._rest)
+
+    def _rest(self) -> None:
+        with self._opening:
+            old, self._connected, self._found = self._connected, None, None
+        if old is not None:
+            old.bricks.probe.close()
+            old.end()
 
     def wait_closed(self, *, deadline: float) -> None:
         """After `close`: until nothing is copied any more, so that the next controller need not wait."""
@@ -412,11 +473,12 @@ class StorageClient:
         """Waits for nothing. Not to be used afterwards."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         if (old := self._connected) is not None:
-            old.trash.stop()
-            old.filler.close()
-            old.housekeeper.stop()
             old.bricks.probe.close()
-            old.store.close()
+            old.end()
+
+
+def _raise(error: KadaluExtError, _timeout_s: float) -> Never:
+    raise error
 
 
 class Clients:

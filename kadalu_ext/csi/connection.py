@@ -9,6 +9,7 @@ from typing import Final
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
 from kadalu_ext.gluster import brick, gfapi
 from kadalu_ext.gluster.client import Glusterd, first_answer
+from kadalu_ext.gluster.clientprocess import ClientProcess
 from kadalu_ext.gluster.facts import volume_facts
 from kadalu_ext.gluster.tls import Tls
 from kadalu_ext.storage import Storage
@@ -19,10 +20,20 @@ _BRICK_TIMEOUT_S: Final = 1.0
 
 
 class GlusterConnector:
-    """The real thing, see ports.Connector. `tls` says what a storage's cluster is spoken to with."""
+    """The real thing, see ports.Connector. Each volume's client is in a process of its own: see adr/0020.
 
-    def __init__(self, tls: Callable[[Storage], Tls | None] = lambda _: None) -> None:
+    tls: what a storage's cluster is spoken to with.
+    lost: called with the reason when a client hung or crashed; another takes its place at the next call.
+    """
+
+    def __init__(
+        self,
+        tls: Callable[[Storage], Tls | None] = lambda _: None,
+        *,
+        lost: Callable[[Storage, str], None] = lambda _storage, _why: None,
+    ) -> None:
         self._tls = tls
+        self._lost = lost
 
     def facts(self, storage: Storage) -> VolumeFacts:
         tls = self._tls(storage)
@@ -39,6 +50,8 @@ class GlusterConnector:
             timeout_s=_CLIENT_WAIT_S,
             tls=lambda: self._tls(storage),
             volume_id=storage.volume_id,
+            launch=ClientProcess.start,
+            lost=lambda why: self._lost(storage, why),
         )
 
     def probe(self, storage: Storage, facts: VolumeFacts) -> BrickProbe:

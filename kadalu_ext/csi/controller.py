@@ -23,6 +23,7 @@ from kadalu_ext.csi.wholevolumes import Wanted
 from kadalu_ext.errors import (
     BricksDownError,
     CapacityError,
+    DeadlineError,
     InvalidInputError,
     KadaluExtError,
     NotFoundError,
@@ -205,7 +206,7 @@ class Controller(csi_pb2_grpc.ControllerServicer):
     ) -> csi_pb2.ControllerGetVolumeHealthResponse:
         try:
             _, _, wrong = self._look(request.volume_id, _timeout_s(context))
-        except (BricksDownError, VolumeStoppedError) as error:
+        except (BricksDownError, DeadlineError, VolumeStoppedError) as error:
             wrong = [pvhealth.unusable(error)]
         return csi_pb2.ControllerGetVolumeHealthResponse(volume_health=replies.health(request.volume_id, wrong))
 

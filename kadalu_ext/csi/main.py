@@ -14,10 +14,12 @@ from typing import Final
 from kadalu_ext import log, rpc
 from kadalu_ext.api import csi_pb2_grpc
 from kadalu_ext.csi.identity import Identity, Prober
+from kadalu_ext.storage import Storage
 from kadalu_ext.storages import Storages
 
-RPC_THREADS: Final = 128
-"""More than csi-provisioner's --worker-threads (100), which is how many calls it makes at a time."""
+RPC_THREADS: Final = 256
+"""More than are called at a time, so that Probe has one: csi-provisioner makes --worker-threads (100) for claims and
+as many for deletions, csi-resizer and csi-snapshotter ten each."""
 
 _QUIET: Final = frozenset({"Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities"})
 _STOP_GRACE_S: Final = 5.0
@@ -70,7 +72,12 @@ def controller(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     storages = Storages(args.storages, args.tls)
-    connector = GlusterConnector(storages.tls)
+
+    def lost(storage: Storage, why: str) -> None:
+        logger.error("gluster client ended", storage=storage.name, volume=storage.volume, reason=why)
+        metrics.client_lost(storage.name)
+
+    connector = GlusterConnector(storages.tls, lost=lost)
     clients = Clients(connector=connector, log=logger, identity=args.identity or uuid.uuid4().hex)
     pools = Pools(connector=connector, log=logger)
     metrics = Metrics(clients.figures)

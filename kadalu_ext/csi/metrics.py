@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import grpc
-from prometheus_client import CollectorRegistry, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from kadalu_ext import __version__
 from kadalu_ext.csi.figures import Figures
+from kadalu_ext.storage import StorageName
 
 _OF: Final = ["storage"]
 _COPY: Final = [*_OF, "volume"]
@@ -29,12 +30,19 @@ class Metrics:
             "kadalu_csi_call_duration_seconds", "Calls that were answered.", ["method", "code"],
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), registry=self.registry,
         )  # fmt: skip
+        self._lost = Counter(
+            "kadalu_csi_clients_lost", "Gluster clients that hung or crashed.", _OF, registry=self.registry
+        )
         info = Gauge("kadalu_csi_info", "Always 1.", ["version"], registry=self.registry)
         info.labels(__version__).set(1)
 
     def called(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """A call ended so, see rpc.Told."""
         self._seconds.labels(method, code.name).observe(seconds)
+
+    def client_lost(self, storage: StorageName) -> None:
+        """Its gluster client hung or crashed; another takes its place."""
+        self._lost.labels(storage).inc()
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

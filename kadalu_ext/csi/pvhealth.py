@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from kadalu_ext.csi import enforcement
 from kadalu_ext.csi.condition import Condition, Status, degraded, is_full
-from kadalu_ext.errors import BricksDownError, KadaluExtError
+from kadalu_ext.errors import BricksDownError, DeadlineError, KadaluExtError
 from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.record import QuotaRecord
@@ -32,12 +32,9 @@ def conditions(
 
 
 def unusable(error: KadaluExtError) -> Condition:
-    """Of every PV on a volume that takes no writes, or is stopped, which is what the error says."""
-    return Condition(
-        status=Status.INACCESSIBLE,
-        reason="BricksDown" if isinstance(error, BricksDownError) else "VolumeStopped",
-        message=str(error),
-    )
+    """Of every PV on a volume that takes no writes, is stopped, or does not answer, which is what the error says."""
+    reasons: dict[type[KadaluExtError], str] = {BricksDownError: "BricksDown", DeadlineError: "NoAnswer"}
+    return Condition(status=Status.INACCESSIBLE, reason=reasons.get(type(error), "VolumeStopped"), message=str(error))
 
 
 def _seen(

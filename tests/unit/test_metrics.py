@@ -61,6 +61,7 @@ def operator() -> CollectorRegistry:
 def controller(figures: Figures = FIGURES) -> CollectorRegistry:
     metrics = Controller(lambda: [figures])
     metrics.called("CreateVolume", grpc.StatusCode.ABORTED, 0.3)
+    metrics.client_lost(StorageName("ext"))
     return metrics.registry
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.csi import canary
+from kadalu_ext.csi import canaries, canary
 from kadalu_ext.csi.canaries import Canaries
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.promises import Promises
@@ -155,6 +155,23 @@ def test_a_storage_that_leaves_takes_its_canary_along(site: Site) -> None:
     site.turn()
     assert not site.canaries._steps
     assert site.size is None
+    until(lambda: site.clients.of(STORAGE).volume_id is None)  # what is not connected has no client process
+
+
+def test_the_canary_of_a_storage_that_is_gone_and_dead_is_given_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(canaries, "REMOVALS", 3)
+    site.add(STORAGE)
+    site.turn()
+    site.remove(STORAGE)
+    site.connector.error = HostSilentError("h1:24007 does not answer")
+    site.clients.of(STORAGE)._looked_at = 0.0
+    for _ in range(4):
+        site.turn()
+    assert not site.canaries._steps
+    assert "canary left behind" in caplog.messages
+    until(lambda: site.clients.of(STORAGE).volume_id is None)
 
 
 def test_a_canary_stays_as_long_as_another_storage_is_on_the_volume(site: Site) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from kadalu_ext.csi import clients
 from kadalu_ext.csi.clients import Clients, StorageClient
+from kadalu_ext.csi.ports import VolumeFacts
 from kadalu_ext.errors import CapacityError, DeadlineError, HostUnreachableError, InProgressError, NotEnforcedError
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import PvName
-from kadalu_ext.storage import Quota, ReclaimPolicy, StorageName
+from kadalu_ext.storage import Quota, ReclaimPolicy, Storage, StorageName
 from kadalu_ext.units import GIB, MIB
 from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore, pv, replica
 
@@ -143,6 +144,45 @@ def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
     client.create(pv(PV, 64 * MIB), timeout_s=10)
     assert not any(future.done() for future in dead)
     client.close()
+
+
+def test_what_asks_several_storages_does_not_wait_for_one_that_answers_nothing(
+    on: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "STUCK_S", 0.01)
+    assert on.client.ask(lambda volumes: volumes.names())(10) == frozenset()
+    on.store.hold.clear()
+    hanging = [on.create_elsewhere(f"pvc-{n}") for n in range(clients.STUCK)]
+    until(on.client._stuck)
+    with pytest.raises(DeadlineError, match="storage ext, volume vol: not asked, since 8 calls have had no answer"):
+        on.client.ask(lambda volumes: volumes.names())(3600)
+    on.store.hold.set()
+    for future in hanging:
+        future.result()
+    assert len(on.client.ask(lambda volumes: volumes.names())(10)) == clients.STUCK
+
+
+def test_while_somebody_looks_for_silent_hosts_again_others_hear_what_was_known(
+    on: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on.connector.error = HostUnreachableError("h1:24007 does not answer")
+    with pytest.raises(HostUnreachableError):
+        on.create()
+    looking, goes_on = threading.Event(), threading.Event()
+
+    def facts(_: Storage) -> VolumeFacts:
+        looking.set()
+        goes_on.wait(10)
+        raise HostUnreachableError("still")
+
+    monkeypatch.setattr(on.connector, "facts", facts)
+    monkeypatch.setattr(clients, "_FACTS_S", 0.0)
+    first = on.create_elsewhere()
+    assert looking.wait(10)
+    with pytest.raises(HostUnreachableError, match="h1:24007 does not answer"):
+        on.client.ask(lambda volumes: volumes.names())(3600)
+    goes_on.set()
+    assert str(first.exception()) == "still"
 
 
 def test_many_callers_of_a_storage_that_does_not_answer_share_the_time(on: Fixture) -> None:

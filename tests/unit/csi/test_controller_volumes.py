@@ -162,6 +162,15 @@ def test_a_stopped_gluster_volume_makes_its_volumes_inaccessible(driver: Driver)
     driver.wait(stopped)
 
 
+def test_a_volume_on_a_storage_that_does_not_answer_is_inaccessible(driver: Driver) -> None:
+    driver.store.hold.clear()
+    asked = csi_pb2.ControllerGetVolumeHealthRequest(volume_id=f"ext/{PV}")
+    (status,) = driver.controller.ControllerGetVolumeHealth(asked, timeout=1).volume_health.health_statuses
+    driver.store.hold.set()
+    assert (status.status, status.reason) == (csi_pb2.INACCESSIBLE, "NoAnswer")
+    assert "storage ext, volume vol: no answer within" in status.message
+
+
 def test_only_what_is_wrong_is_listed_as_health(driver: Driver) -> None:
     driver.create("pvc-2")
     asked = csi_pb2.ControllerListVolumeHealthRequest()
