@@ -248,6 +248,8 @@ class _Copy:
         return self._objects.make_directory(parent.target, name), True
 
     def _list(self, directory: _Directory) -> None:
+        if not directory.fresh:
+            self._prune(directory)  # before others are at work in it, and it makes room for what they copy
         try:
             with of_source(), self._objects.names(directory.source) as names:
                 for name in names:
@@ -259,8 +261,6 @@ class _Copy:
             pass
         except BaseException as error:
             raise _about(error, directory, b"") from error
-        if not directory.fresh:
-            self._prune(directory)
         self._finished(directory)
 
     def _prune(self, directory: _Directory) -> None:
