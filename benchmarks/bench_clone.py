@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import tempfile
 import time
@@ -15,9 +16,11 @@ from kadalu_ext import mounting
 from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.units import GIB, MIB
+from tests.testbed import progress
 from tests.testbed.brickhosts import BrickHosts
 
 ONE = "bench-one"
+COPIES = 9
 SMALL_FILES = 500
 SMALL_BYTES = 10_000
 LARGE_BYTES = 128 * MIB
@@ -45,16 +48,24 @@ def _by_brick(volume: Volume, mount: Path) -> Figure:
     source = mount / "source"
     source.mkdir()
     _write(source / "large", GIB)
-    volume.mkdir("target", 0o755)
-    copied = _ms(lambda: volume.copy_tree("source", "target", CopyProgress(), server_side=True))
-    read = _ms(lambda: volume.listdir("source"))
+    rows = []
+    for number in range(COPIES):
+        target = f"target-{number}"
+        volume.mkdir(target, 0o755)
+
+        def copy(target: str = target) -> None:
+            volume.copy_tree("source", target, CopyProgress(), server_side=True)
+
+        rows.append((_ms(copy), _ms(lambda: volume.listdir("source"))))
+    copied, listed = (statistics.median(column) for column in zip(*rows, strict=True))
+    progress.say(f"1 GiB copied by one brick: {', '.join(f'{copy:.0f}' for copy, _ in rows)} ms")
     return Figure(
-        name="1 GiB copied by one brick",
+        name=f"1 GiB copied by one brick (some 27 calls), median of {COPIES}",
         value=copied,
         unit="ms",
-        anchor="listing its directory",
-        anchor_value=read,
-        goal="<= 50 ms",
+        anchor="listing its directory (3 calls)",
+        anchor_value=listed,
+        goal="value <= 50 ms",
     )
 
 
