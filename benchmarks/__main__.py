@@ -101,7 +101,9 @@ def main(argv: Sequence[str]) -> int:
         bed = Bed(Sandbox.attach(os.environ[INSIDE]), stack)
         for name, run in BENCHMARKS.items():
             if not argv or name in argv:
-                figures += run(bed)
+                found = run(bed)
+                figures += found
+                print(table(found), flush=True)
                 progress.say(f"{name}: load {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
     print(table(figures))
     report = Path("build") / "bench.json"
