@@ -26,8 +26,10 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends glusterfs-client libgfapi0 python3 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=build /opt/kadalu-ext /opt/kadalu-ext
+# glibc gives each of a few threads a heap of its own, and these programs have many that do little.
 ENV PATH=/opt/kadalu-ext/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2
 # A number, so that Kubernetes can see that it is not root; pods that mount say otherwise in their manifests.
 USER 65532:65532
