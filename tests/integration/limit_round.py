@@ -138,7 +138,7 @@ def play(site: Site, pvs: Sequence[Pv], *, fault: str, host: str, refusals: int 
     work(refusals=1, writes=10)
     rest("expanded", nodes=slice(1, 2))
     progress.say("  healing")
-    together(pvs, lambda pv: site.trim(pv.volume) if "disperse" in KINDS[pv.volume] else None)
+    together(pvs, lambda pv: site.trim(pv.volume) if "disperse" in site.kinds[pv.volume] else None)
     site.heal(volumes)
     progress.say("  looking: healed")
     together(pvs, lambda pv: pv.look(where="healed"))
@@ -161,7 +161,7 @@ def prepare(site: Site, volume: str, name: str, load: Load, *, writers: int, siz
     pv = Pv(volume=volume, name=name, load=load, directories=directories)
     turns = zip(range(writers), itertools.cycle(directories))
     # an arbiter, which has no limit, takes what both others refuse: and one of three is no quorum
-    no_room = (*NO_ROOM, ENOTCONN) if volume == "lim-arb" else NO_ROOM
+    no_room = (*NO_ROOM, ENOTCONN) if "arbiter" in site.kinds[volume] else NO_ROOM
     pv.writers = [Writer(directory, f"{name}-w{number}", load, no_room=no_room) for number, directory in turns]
     pv.writers[0].fill(size_bytes - room_bytes)
     return pv

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,11 @@ class Node:
         )
         return Path(self._stub.Mount(request, timeout=60, wait_for_ready=True).path)
 
+    def mounts(self, volumes: Iterable[str]) -> Path:
+        """The directory with the mounts of all these volumes, by their names."""
+        (found,) = {self.mount(storage(volume)).parent for volume in volumes}
+        return found
+
     def clients(self) -> dict[str, str]:
         """The state of each storage's client."""
         known = self._stub.List(mounter_pb2.ListRequest(), timeout=20, wait_for_ready=True).storages
@@ -101,10 +106,13 @@ class Node:
 
 
 class Site:
-    """The volumes, the CSI controller's half of a PV, and two nodes."""
+    """The volumes, the CSI controller's half of a PV, and two nodes. kinds: of the volumes, by their names."""
 
-    def __init__(self, hosts: BrickHosts, nodes: Sequence[Node], clients: Clients, scratch: Path) -> None:
+    def __init__(
+        self, hosts: BrickHosts, kinds: Mapping[str, str], nodes: Sequence[Node], clients: Clients, scratch: Path
+    ) -> None:
         self.hosts = hosts
+        self.kinds = kinds
         self.nodes = nodes
         self._clients = clients
         self._scratch = scratch
@@ -240,15 +248,8 @@ def create_volume(hosts: BrickHosts, volume: str) -> None:
 
 
 @contextmanager
-def served(hosts: BrickHosts, volumes: Sequence[str], directory: Path) -> Iterator[Site]:
-    """All of it, with kadalu-quotad on every host; nothing is left afterwards but the second file systems."""
-    if "lim-ec6" in volumes:
-        hosts.together(_add_file_system)
-    for volume in volumes:
-        create_volume(hosts, volume)
-    package = deb.install(hosts, list(volumes))
-    # a power cut would undo it within half a minute
-    hosts.together(lambda host: host.run(["sync"]))
+def connected(hosts: BrickHosts, kinds: Mapping[str, str], directory: Path) -> Iterator[Site]:
+    """A controller's clients and two nodes, of volumes that there are, and that kadalu-quotad serves."""
     nodes: list[Node] = []
     clients = Clients(connector=GlusterConnector(), log=Logger("test"))
     try:
@@ -259,11 +260,27 @@ def served(hosts: BrickHosts, volumes: Sequence[str], directory: Path) -> Iterat
             # on a file system of its own: mount points are immutable, and pytest could not remove them
             subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(node)], check=True)
             nodes.append(Node(node, run))
-        yield Site(hosts, nodes, clients, directory)
+        yield Site(hosts, kinds, nodes, clients, directory)
     finally:
         clients.close()
-        for node_ in nodes:
-            node_.stop()
+        for each in nodes:
+            each.stop()
+
+
+@contextmanager
+def served(hosts: BrickHosts, volumes: Sequence[str], directory: Path) -> Iterator[Site]:
+    """All of it, with kadalu-quotad on every host; nothing is left afterwards but the second file systems."""
+    if "lim-ec6" in volumes:
+        hosts.together(_add_file_system)
+    for volume in volumes:
+        create_volume(hosts, volume)
+    package = deb.install(hosts, list(volumes))
+    # a power cut would undo it within half a minute
+    hosts.together(lambda host: host.run(["sync"]))
+    try:
+        with connected(hosts, {volume: KINDS[volume] for volume in volumes}, directory) as site:
+            yield site
+    finally:
 
         def purge(host: BrickHost) -> None:
             host.run(["dpkg", "--purge", "kadalu-quotad"])

@@ -12,10 +12,12 @@ PACE_S = 0.5
 
 class Writer(threading.Thread):
     """Moves, links, makes, appends to and removes what is in a directory of its own, until it is told to stop, or a
-    call fails. `tree`: what must be there at the end: content by path; None for a directory."""
+    call fails. `tree`: what must be there at the end: content by path; None for a directory. links: whether files get
+    hard links."""
 
-    def __init__(self, top: Path, number: int) -> None:
+    def __init__(self, top: Path, number: int, *, links: bool = True) -> None:
         super().__init__(daemon=True)
+        self._links = links
         self._top = top / f"w{number}"
         self._told = threading.Event()
         self.failure: BaseException | None = None
@@ -67,9 +69,10 @@ class Writer(threading.Thread):
         with open(made, "ab") as file:
             file.write(b"+" * 5000)
         self.tree[made] = b"new" + b"+" * 5000
-        link = there / f"link{number}"
-        link.hardlink_to(made)
-        self.tree[link] = self.tree[made]
+        if self._links:
+            link = there / f"link{number}"
+            link.hardlink_to(made)
+            self.tree[link] = self.tree[made]
         self._move(made, there / "deep" / f"new{number}")
         nest = here / f"nest{number}"
         nest.mkdir()
