@@ -93,10 +93,16 @@ def test_a_pv_that_is_filled_already_is_tagged_whole(site: Site) -> None:
         (directory / f"d{number}" / "deep").mkdir(parents=True)
         (directory / f"d{number}" / "deep" / "file").write_bytes(bytes(4096))
         (directory / f"d{number}" / "link").symlink_to("/etc/passwd")
+    (directory / "d1").chmod(0o2775)
+    (directory / "d1" / "deep" / "file").chmod(0o4755)
     site.put_record("quota-rep", "filled", 64 * MIB)
     projects = site.wait_enforced("filled", [64 * MIB] * 3)
     for host, project in zip(site.hosts.hosts, projects, strict=True):
-        assert site.untagged(host, f"/bricks/quota-rep/{pv_path(PvName('filled'))}", project) == []
+        tree = f"/bricks/quota-rep/{pv_path(PvName('filled'))}"
+        assert site.untagged(host, tree, project) == []
+        # XFS takes these bits away, unless whoever gives the project has CAP_FSETID
+        kept = host.run(["find", f"{tree}/d1", "-perm", "/6000", "-printf", "%f %m\n"]).stdout
+        assert sorted(kept.splitlines()) == ["d1 2775", "file 4755"]
     # within the PV nothing is of another project, so nothing is refused with EXDEV
     (directory / "d1" / "deep" / "file").rename(directory / "moved")
     (directory / "d2" / "deep").rename(directory / "d3" / "other")
