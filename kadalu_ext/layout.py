@@ -10,6 +10,7 @@ All paths are relative to the volume's root:
     info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/promises.py
     info/quota/.<pv>.<mark>.filler/      who fills that copy, see csi/leases.py
     info/quota/.<pv>.<suffix>.archived/  the record of what is archived: no brick enforces it, and it counts
+    info/gid/<gid>.<pv>/       the PV has that group, and no other PV; see csi/groups.py
     archived/<pv>.<suffix>/    deleted, and kept for people
     trash/<pv>.<suffix>/       deleted: moved here in one rename, emptied afterwards; 16 hexadecimal digits
 """
@@ -27,6 +28,7 @@ from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName, changed_name, sta
 
 TRASH_DIR: Final = "trash"
 ARCHIVE_DIR: Final = "archived"
+GIDS_DIR: Final = "info/gid"
 
 _TRASH_NAME: Final = re.compile(r".+\.[0-9a-f]{16}")
 _STAGED: Final = re.compile(r"\.(.+)\.new")
@@ -106,6 +108,11 @@ def record_names(entries: Iterable[str]) -> RecordNames:
         archived=frozenset(archived),
         abandoned=frozenset(abandoned),
     )
+
+
+def gid_path(gid: int, name: PvName) -> str:
+    """`info/gid/<gid>.<name>`."""
+    return f"{GIDS_DIR}/{gid}.{name}"
 
 
 def trash_path(name: PvName, suffix: str) -> str:

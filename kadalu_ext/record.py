@@ -12,6 +12,7 @@ What only the CSI controller needs may follow; kadalu-quotad does nothing with i
     "filling":true      that copy is not whole yet
     "made":<seconds>    when a snapshot was taken, since 1970
     "storage":<name>    the storage that it was made of; several may share a volume
+    "gid":<number>      the group of its files, if it has one of its own
 
 A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's
 content does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new`
@@ -40,6 +41,8 @@ SUBVOL_DIR: Final = "subvol"
 VERSION: Final = 1
 MAX_RECORD_BYTES: Final = 4096
 MAX_SIZE_BYTES: Final = (1 << 63) - 1
+MAX_GID: Final = (1 << 32) - 2
+"""(gid_t)-1 is none (chown(2))."""
 CANARY: Final = PvName("kadalu-canary")
 """Reserved: a PV that nobody mounts. The CSI controller changes its size over and over, and the operator looks whether
 every brick follows."""
@@ -62,6 +65,7 @@ class QuotaRecord:
 
     made_for: the name in the request for it, None if the directory is called so. kind: PV_KIND, SNAPSHOT_KIND, or what
     a later version has. source: the directory it is a copy of; filling: and is not whole yet. made_s: since 1970.
+    gid: of its directory and what is made in it; None: no group of its own.
     """
 
     path: str
@@ -73,6 +77,7 @@ class QuotaRecord:
     filling: bool = False
     made_s: int | None = None
     storage: str | None = None
+    gid: int | None = None
 
     @property
     def name(self) -> PvName:
@@ -125,6 +130,7 @@ def encode(record: QuotaRecord) -> bytes:
         "filling": record.filling or None,
         "made": record.made_s,
         "storage": record.storage,
+        "gid": record.gid,
     }
     fields |= {key: value for key, value in optional.items() if value is not None}
     value = json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
@@ -165,6 +171,7 @@ def decode(name: str, value: bytes) -> QuotaRecord:
         filling=_flag(name, "filling", fields),
         made_s=None if fields.get("made") is None else _count(name, "made", fields["made"]),
         storage=_name(name, "storage", fields),
+        gid=None if fields.get("gid") is None else _count(name, "gid", fields["gid"], MAX_GID),
     )
 
 
@@ -184,12 +191,10 @@ def _flag(name: str, field: str, fields: Mapping[str, object]) -> bool:
     return value
 
 
-def _count(name: str, field: str, value: object) -> int:
+def _count(name: str, field: str, value: object, most: int = MAX_SIZE_BYTES) -> int:
     # bool is an int to Python, and 1e300 a number to JSON: neither is a count
-    if type(value) is not int or not 1 <= value <= MAX_SIZE_BYTES:
-        raise RecordError(
-            f"record {name}: {field} {str(value)[:40]!r} is not a whole number from 1 to {MAX_SIZE_BYTES}"
-        )
+    if type(value) is not int or not 1 <= value <= most:
+        raise RecordError(f"record {name}: {field} {str(value)[:40]!r} is not a whole number from 1 to {most}")
     return value
 
 

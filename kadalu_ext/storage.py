@@ -32,6 +32,10 @@ CONFIG_MAP: Final = "kadalu-ext-storages"
 TLS_FILES: Final = "kadalu-ext-storages-tls"
 """The name of the Secret with the TLS files of all storages that have some, in the same namespace. Keys: `tls_key`."""
 
+GID_ATTRIBUTE: Final = f"{PROVISIONER}/gid"
+"""In the volume_context of a PV that has a group of its own: that. `from_parameters` passes over it, for its `/`;
+manifests/groups makes the annotation of it that kubelet reads."""
+
 GLUSTERD_PORT: Final = 24007
 
 MOUNT_OPTIONS: Final = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime")

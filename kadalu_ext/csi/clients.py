@@ -13,6 +13,7 @@ from typing import Final, Never, TypeVar
 
 from kadalu_ext.csi.figures import Figures
 from kadalu_ext.csi.filling import Filler, Taken
+from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.housekeeping import Housekeeper
 from kadalu_ext.csi.ports import Connector, VolumeFacts, VolumeStore
 from kadalu_ext.csi.promises import Promises
@@ -112,23 +113,26 @@ class StorageClient:
 
     # --- calls; timeout_s is how long the caller waits, in seconds ---
 
-    def create(self, record: QuotaRecord, *, timeout_s: float) -> None:
-        """The PV exists, and, if the storage wants that, every brick that is up was seen to enforce its limits.
+    def create(self, record: QuotaRecord, *, timeout_s: float, gids: Gids | None = None) -> QuotaRecord:
+        """The PV's record: it exists, and, if the storage wants that, every brick that is up was seen to enforce it.
 
-        If it is a copy it is whole. Idempotent. `record` says what it is.
+        If it is a copy it is whole. Idempotent. `record` says what it is, gids of which its group is to be.
         Raises: what Volumes.make, Volumes.wait_enforced and Filler.fill do; InProgressError; DeadlineError; what
         Connector does. Of a copy whose source is gone nothing is left.
         """
 
-        def make(volumes: Volumes) -> tuple[Volumes, Gfid]:
-            return volumes, volumes.make(record, overcommit=self.storage.overcommit)
+        def make(volumes: Volumes) -> tuple[Volumes, Gfid, QuotaRecord]:
+            gfid = volumes.make(record, overcommit=self.storage.overcommit, gids=gids)
+            known = None if gids is None and record.source is None else volumes.record(record.name)  # with its group
+            return volumes, gfid, known or record
 
         started = time.monotonic()
-        with self._working(record.name, make, timeout_s) as (volumes, gfid):
+        with self._working(record.name, make, timeout_s) as (volumes, gfid, made):
             deadline = started + self._patience(timeout_s)
             self._wait_enforced(volumes, record, gfid, deadline)
             if record.source is not None:
                 self._fill(volumes, record, deadline)
+            return made
 
     def snapshot(self, name: PvName, source: PvName, *, timeout_s: float) -> QuotaRecord:
         """The snapshot's record: it is enforced as a PV is, and perhaps still `filling`. Idempotent.

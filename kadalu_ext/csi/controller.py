@@ -30,7 +30,6 @@ from kadalu_ext.errors import (
     UnavailableError,
     VolumeStoppedError,
 )
-from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PV_KIND, PvName, QuotaRecord
 from kadalu_ext.storage import Storage, StorageName, parse_volume_id, volume_id
 from kadalu_ext.storages import Storages
@@ -80,18 +79,17 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         if (source := record.source) is not None and not request.HasField("capacity_range"):
             found = client.ask(lambda volumes: volumes.record(source))(_timeout_s(context))
             record = record if found is None else replace(record, size_bytes=found.size_bytes)
-        client.create(record, timeout_s=_timeout_s(context))
-        return csi_pb2.CreateVolumeResponse(volume=replies.volume(storage, record))
+        made = client.create(record, gids=wanted.gids, timeout_s=_timeout_s(context))
+        return csi_pb2.CreateVolumeResponse(volume=replies.volume(storage, made))
 
     def _create_whole(
         self, storage: Storage, wanted: params.CreateRequest, timeout_s: float
     ) -> csi_pb2.CreateVolumeResponse:
         record = wanted.record
         name = record.made_for or record.name
-        asked = Wanted(name=name, required_bytes=record.size_bytes, limit_bytes=wanted.limit_bytes)
-        whole, size_bytes = self._pools.of(storage).create(asked, timeout_s=timeout_s)
+        asked = Wanted(name=name, required_bytes=record.size_bytes, limit_bytes=wanted.limit_bytes, gids=wanted.gids)
         return csi_pb2.CreateVolumeResponse(
-            volume=replies.volume(whole, replace(record, path=pv_path(name), size_bytes=size_bytes))
+            volume=replies.volume(*self._pools.of(storage).create(asked, timeout_s=timeout_s))
         )
 
     def DeleteVolume(

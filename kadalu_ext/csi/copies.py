@@ -56,19 +56,20 @@ class Copies:
             made_s=now_s,
         )
 
-    def check_source(self, record: QuotaRecord) -> None:
-        """Whether what `record` is a copy of can be copied into it.
+    def of_source(self, record: QuotaRecord) -> QuotaRecord:
+        """The record with what a copy has of its source: its files' group. What is no copy is left as it is.
 
         Raises: NotFoundError if it is gone; InProgressError while it is filled itself; CapacityError if it is larger.
         """
         if record.source is None:
-            return
+            return record
         source = self._source(record.source)
         if record.size_bytes < source.size_bytes:
             raise CapacityError(
                 f"{record.name}: {format_bytes(record.size_bytes)} is less than its source {source.name} has: "
                 f"{format_bytes(source.size_bytes)} ({source.size_bytes} bytes); ask for that much or more"
             )
+        return replace(record, gid=source.gid)
 
     def _source(self, name: PvName) -> QuotaRecord:
         source = self._records.read(name)

@@ -10,6 +10,12 @@ from kadalu_ext.errors import VolumeIOError
 
 PARENT_MODE: Final = 0o755
 
+PV_MODE: Final = 0o777
+"""Pods of any user may write; only the pods that mount the PV see it."""
+
+GROUP_MODE: Final = 0o2775
+"""Of a PV with a group of its own, as heketi made them: what is made in it has that group."""
+
 
 class Directories:
     """Thread-safe. Everything raises VolumeIOError."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.api import csi_pb2
-from kadalu_ext.csi import capacity
+from kadalu_ext.csi import capacity, gids
 from kadalu_ext.csi.capacity import DEFAULT_SIZE_BYTES
+from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.naming import SUB_DIR, directory_name
 from kadalu_ext.errors import InvalidInputError, NotFoundError
 from kadalu_ext.layout import pv_path
@@ -45,16 +46,23 @@ scheduler sees to; to how many pods of a node it goes with SINGLE_NODE_SINGLE_WR
 LEAST_INODES: Final = 2
 """With one there is the PV's own directory, and no room for a file."""
 
+_BESIDES: Final = (SUB_DIR, *gids.PARAMETERS)
+"""Parameters of a StorageClass that say nothing of its storage."""
+
 _FS_TYPES: Final = frozenset({"", "glusterfs", "fuse.glusterfs"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreateRequest:
-    """A CreateVolume request that makes sense. `storage` is as the StorageClass's parameters tell."""
+    """A CreateVolume request that makes sense. `storage` is as the StorageClass's parameters tell.
+
+    gids: of which the PV gets a group of its own; None for none.
+    """
 
     record: QuotaRecord
     storage: Storage
     limit_bytes: int = 0
+    gids: Gids | None = None
 
 
 def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
@@ -90,7 +98,12 @@ def create_request(request: csi_pb2.CreateVolumeRequest) -> CreateRequest:
         raise InvalidInputError(
             "volume_content_source: a PV that is a whole volume is never a copy; create an empty one, and copy into it"
         )
-    return CreateRequest(record=record, storage=storage, limit_bytes=request.capacity_range.limit_bytes)
+    return CreateRequest(
+        record=record,
+        storage=storage,
+        limit_bytes=request.capacity_range.limit_bytes,
+        gids=gids.parse(request.parameters),
+    )
 
 
 def _source(request: csi_pb2.CreateVolumeRequest, storage: Storage) -> PvName:
@@ -122,12 +135,12 @@ def whole_has_no_inodes() -> InvalidInputError:
 
 
 def storage_of(parameters: Mapping[str, str]) -> Storage:
-    """The storage of a StorageClass's parameters, which may say how directories are called, besides.
+    """The storage of a StorageClass's parameters, which may say how directories are called and what groups, besides.
 
     Raises: InvalidInputError naming the parameter.
     """
     try:
-        return from_parameters({key: value for key, value in parameters.items() if key != SUB_DIR})
+        return from_parameters({key: value for key, value in parameters.items() if key not in _BESIDES})
     except InvalidInputError as error:
         text = str(error)
         raise InvalidInputError(text if text.startswith("parameters.") else f"parameters.{text}") from error

@@ -64,15 +64,15 @@ class PoolClient:
         """What an earlier process was emptying is gone on with."""
         self._emptier.start()
 
-    def create(self, wanted: Wanted, *, timeout_s: float) -> tuple[Storage, int]:
-        """The volume that is the PV from now on, by itself, and its size in bytes. Idempotent."""
+    def create(self, wanted: Wanted, *, timeout_s: float) -> tuple[Storage, QuotaRecord]:
+        """The volume that is the PV from now on, by itself, and the PV's size and group. Idempotent."""
         deadline = time.monotonic() + timeout_s
 
         def work(volumes: WholeVolumes) -> Seen:
             return volumes.create(wanted, deadline=deadline)
 
         seen = self._call(wanted.name, work, timeout_s)
-        return replace(seen.volume.storage, whole=wanted.name), seen.look.size_bytes
+        return _shown(seen, wanted.name)
 
     def delete(self, name: PvName, *, timeout_s: float) -> None:
         """No volume is the PV any more, and what it has written is being removed; all of it stays, and the volume the
@@ -92,7 +92,7 @@ class PoolClient:
         return self._call(name, lambda volumes: volumes.find(name), timeout_s) is not None
 
     def taken(self, *, timeout_s: float, name: PvName | None = None) -> dict[PvName, tuple[Storage, QuotaRecord]]:
-        """The PVs that volumes are, each with its volume by itself and its size; of `name` alone, if there is one."""
+        """The PVs that volumes are, each with its volume by itself, size and group; of `name` alone, if it is one."""
 
         def work(volumes: WholeVolumes) -> list[Seen]:
             if name is None:
@@ -102,10 +102,7 @@ class PoolClient:
 
         seen = self._call(name or object(), work, timeout_s)
         return {
-            each.claim.pv: (
-                replace(each.volume.storage, whole=each.claim.pv),
-                QuotaRecord(path=pv_path(each.claim.pv), size_bytes=each.look.size_bytes),
-            )
+            each.claim.pv: _shown(each, each.claim.pv)
             for each in seen
             if each.claim.state is ClaimState.TAKEN and each.claim.pv and each.claim.storage == self.storage.name
         }
@@ -200,6 +197,11 @@ class PoolClient:
             self._wake.set()  # its turn was over: go on at once
         else:
             self._log.warning("volume not emptied yet", storage=self.storage.name, volume=volume, reason=str(why))
+
+
+def _shown(seen: Seen, name: PvName) -> tuple[Storage, QuotaRecord]:
+    record = QuotaRecord(path=pv_path(name), size_bytes=seen.look.size_bytes, gid=seen.claim.gid)
+    return replace(seen.volume.storage, whole=name), record
 
 
 class Pools:

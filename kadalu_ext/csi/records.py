@@ -8,7 +8,7 @@ from typing import Final
 
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import VolumeStore
-from kadalu_ext.errors import VolumeIOError
+from kadalu_ext.errors import RecordError, VolumeIOError
 from kadalu_ext.layout import (
     RecordNames,
     abandoned_path,
@@ -45,6 +45,13 @@ class Records:
             if error.errno not in (ENOENT, ENODATA):
                 raise
             return None
+
+    def is_there(self, name: PvName, *, staged: bool = False) -> bool:
+        """Whether `name` has a record, or one in preparation, readable or not."""
+        try:
+            return self._read(staged_record_path(name) if staged else record_path(name), name) is not None
+        except RecordError:
+            return True
 
     def names(self) -> RecordNames:
         """All that there is now."""

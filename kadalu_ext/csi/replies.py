@@ -8,7 +8,7 @@ from kadalu_ext.api import csi_pb2
 from kadalu_ext.csi.condition import Condition
 from kadalu_ext.errors import NotFoundError
 from kadalu_ext.record import QuotaRecord, is_snapshot
-from kadalu_ext.storage import Storage, to_parameters, volume_id
+from kadalu_ext.storage import GID_ATTRIBUTE, Storage, to_parameters, volume_id
 
 
 def volume(storage: Storage, record: QuotaRecord) -> csi_pb2.Volume:
@@ -18,6 +18,8 @@ def volume(storage: Storage, record: QuotaRecord) -> csi_pb2.Volume:
         capacity_bytes=record.size_bytes,
         volume_context=to_parameters(storage),
     )
+    if record.gid is not None:
+        shown.volume_context[GID_ATTRIBUTE] = str(record.gid)
     if record.source is not None and is_snapshot(record.source):
         shown.content_source.snapshot.snapshot_id = volume_id(storage.name, record.source)
     elif record.source is not None:

@@ -18,7 +18,9 @@ from typing import Final, TypeVar
 from kadalu_ext.csi import canary, enforcement, pvhealth
 from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.copies import Copies
-from kadalu_ext.csi.directories import Directories
+from kadalu_ext.csi.directories import GROUP_MODE, PV_MODE, Directories
+from kadalu_ext.csi.gids import Gids, check_group
+from kadalu_ext.csi.groups import Groups
 from kadalu_ext.csi.leases import Leases, mark
 from kadalu_ext.csi.ports import BrickProbe, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
@@ -47,8 +49,6 @@ from kadalu_ext.storage import Quota, StorageName
 
 T = TypeVar("T")
 
-PV_MODE: Final = 0o777
-"""Pods of any user may write; only the pods that mount the PV see it."""
 
 _FIRST_LOOK_S: Final = 0.005
 _LOOK_GROWTH: Final = 1.6
@@ -90,12 +90,14 @@ class Volumes:
         self._records = Records(store, self._directories)
         self._leases = Leases(self._records, mark(identity))
         self._removal = Removal(store, self._directories, self._records)
+        self._groups = Groups(volume=volume, store=store, records=self._records, directories=self._directories)
         self._copies = Copies(volume=volume, store=store, records=self._records, geometry=lambda: self.bricks.geometry)
 
-    def make(self, record: QuotaRecord, *, overcommit: float = 1.0) -> Gfid:
+    def make(self, record: QuotaRecord, *, overcommit: float = 1.0, gids: Gids | None = None) -> Gfid:
         """The PV's directory, which is on the volume with its record when this returns; idempotent.
 
-        overcommit: what may be promised in all, as a multiple of the volume's size.
+        overcommit: what may be promised in all, as a multiple of the volume's size. gids: one of which is to be its
+        group, and no other PV's; None for none. A copy has its source's group instead, if that has one.
         Raises: ConflictError if the PV exists in another size or as a copy of something else; CapacityError; for a new
         copy, if its source is gone, not whole, or larger: NotFoundError, InProgressError, CapacityError; RecordError if
         the record cannot be read.
@@ -105,29 +107,52 @@ class Volumes:
             known = record.source is not None or self._promises.knows(record.name)
             present = self._records.read(record.name) if known else None
             if present is None:
-                self._copies.check_source(record)
-            if present is None and self._make_new(record, overcommit):
+                record = self._copies.of_source(record)
+            if present is None and self._make_new(record, overcommit, gids):
                 return self._store.gfid(record.path)
             present = present or self._present(record.name)
             check_same(present, record)
+            if present.source is None:
+                check_group(present.name, present.gid, gids)
             present = self._copies.refill(present)
-            if self._directories.make(record.path, PV_MODE):
+            if self._make_directory(present):
                 # A delete was interrupted. Who waits for events learns of the new directory by a change of its record.
                 self._records.write(present)
             return self._store.gfid(record.path)
 
-    def _make_new(self, record: QuotaRecord, overcommit: float) -> bool:
+    def _make_new(self, record: QuotaRecord, overcommit: float, gids: Gids | None) -> bool:
         record = replace(record, storage=self._storage)
 
         def make() -> bool:
             with self._reserved(record, overcommit) as reservation:
                 if not reservation.found:
-                    self._directories.make(record.path, PV_MODE)
+                    self._make_directory(self._with_group(record, gids))
                     reservation.check(record.name)
                     self._records.publish(record.name)
                 return not reservation.found
 
         return self._with_room(make)
+
+    def _with_group(self, record: QuotaRecord, gids: Gids | None) -> QuotaRecord:
+        """The record in preparation, with the group that the PV has from now on."""
+        if record.source is not None:
+            if record.gid is not None:
+                self._groups.share(record.name, record.gid)
+        elif gids is not None:
+            try:
+                record = replace(record, gid=self._groups.take(record.name, gids))
+            except CapacityError:
+                self._records.unstage(record.name)
+                raise
+            self._records.prepare(record)
+        return record
+
+    def _make_directory(self, record: QuotaRecord) -> bool:
+        """Whether it was not there. A copy's owner and mode come from its source, with the rest."""
+        made = self._directories.make(record.path, PV_MODE)
+        if record.gid is not None and record.source is None:
+            self._store.own(record.path, uid=0, gid=record.gid, mode=GROUP_MODE)
+        return made
 
     def snapshot(self, name: PvName, source: PvName, *, overcommit: float = 1.0) -> tuple[QuotaRecord, Gfid]:
         """The snapshot of that name, to be filled if its record says so, and its directory; idempotent.
@@ -336,6 +361,7 @@ class Volumes:
             self._removal.to_trash(name)
             self._records.remove(name)
             self._records.unstage(name)
+            self._groups.give_back(name)
             changes = self._promises.forget(name)
             if changes is None:
                 changes = self._records.names().changes.get(name, frozenset())

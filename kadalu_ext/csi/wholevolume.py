@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from kadalu_ext.claim import CLAIM_XATTR, Claim, ClaimState, encode, held, numbers_in, size_bytes
+from kadalu_ext.csi.directories import GROUP_MODE, PV_MODE
 from kadalu_ext.csi.ports import NO_PARENT, BrickProbe, Connector, VolumeFacts, VolumeStore
 from kadalu_ext.errors import KadaluExtError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
@@ -19,10 +20,6 @@ from kadalu_ext.storage import Storage
 
 GLUSTERS_OWN: Final = frozenset({".trashcan", "lost+found"})
 """What a volume's root has that nobody has put there: gluster's trash, and mkfs's."""
-
-PV_MODE: Final = 0o777
-GROUP_MODE: Final = 0o2775
-"""Of a PV with a group of its own: what is made in it has that group."""
 
 _REMOVED: Final = ".kadalu-emptying."
 _CLAIMS: Final = Attribute(path="", name=f"{CLAIM_XATTR}*")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kadalu_ext.claim import Claim, ClaimState
+from kadalu_ext.csi.gids import Gids, check_group
 from kadalu_ext.csi.wholevolume import Look, WholeVolume
 from kadalu_ext.errors import (
     CapacityError,
@@ -31,12 +32,12 @@ _SHOWN: Final = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """limit_bytes: 0 for none. gid: the group of the PV's files; None for none of its own."""
+    """limit_bytes: 0 for none. gids: of which the PV gets a group of its own; None for none."""
 
     name: PvName
     required_bytes: int = 0
     limit_bytes: int = 0
-    gid: int | None = None
+    gids: Gids | None = None
 
     def fits(self, size: int) -> bool:
         return self.required_bytes <= size and (not self.limit_bytes or size <= self.limit_bytes)
@@ -86,7 +87,7 @@ class WholeVolumes:
             else:
                 keep = next((each for each in mine if each.claim.state is ClaimState.TAKEN), mine[0])
                 self._check_same(keep, wanted)
-                if self._settled(keep, mine, wanted):
+                if self._settled(keep, mine, seen):
                     return keep
             if time.monotonic() >= deadline:
                 raise DeadlineError(f"{self._name}/{wanted.name}: its volume is not made ready yet; try again")
@@ -151,6 +152,7 @@ class WholeVolumes:
 
     def _begin(self, wanted: Wanted, seen: Sequence[Seen], silent: Mapping[str, KadaluExtError]) -> None:
         """Claims the smallest free volume that fits and is empty, if nobody is quicker. Raises: as `create`."""
+        gid = self._group(wanted, seen)
         reasons = {volume: str(why) for volume, why in silent.items()}
         for each in sorted(seen, key=lambda each: each.look.size_bytes):
             name = each.volume.volume
@@ -163,7 +165,7 @@ class WholeVolumes:
                     each.volume.sweep(each.claim)
                     strangers = each.volume.strangers()
                     if not strangers:
-                        taking = each.claim.next(ClaimState.TAKING, wanted.name, self._name, gid=wanted.gid)
+                        taking = each.claim.next(ClaimState.TAKING, wanted.name, self._name, gid=gid)
                         each.volume.advance(each.claim, taking)
                         return
                     reasons[name] = _not_empty(strangers)
@@ -177,7 +179,20 @@ class WholeVolumes:
             raise UnavailableError(f"{text}. Mend what does not tell, or add volumes to the KadaluStorage")
         raise CapacityError(f"{text}. Add volumes to the KadaluStorage, or delete claims")
 
-    def _settled(self, keep: Seen, mine: Sequence[Seen], wanted: Wanted) -> bool:
+    def _group(self, wanted: Wanted, seen: Sequence[Seen]) -> int | None:
+        """A group that none of these volumes has, if one is wanted. Raises: CapacityError."""
+        if wanted.gids is None:
+            return None
+        taken = {each.claim.gid for each in seen if each.claim.state is not ClaimState.FREE}
+        for gid in wanted.gids.candidates(wanted.name):
+            if gid not in taken:
+                return gid
+        raise CapacityError(
+            f"{wanted.name}: storage {self._name} has PVs with all {len(wanted.gids)} groups from {wanted.gids}; let "
+            "the StorageClass have more (gidMin, gidMax), or delete claims"
+        )
+
+    def _settled(self, keep: Seen, mine: Sequence[Seen], seen: Sequence[Seen]) -> bool:
         """Whether `keep` is the PV's, and no other volume is; False: look again."""
         for each in mine:
             # another controller took it for the same PV at the same time; this one as well as that keeps the first
@@ -186,7 +201,9 @@ class WholeVolumes:
         if keep.claim.state is ClaimState.TAKEN:
             return True
         keep.volume.sweep(keep.claim)
-        if keep.volume.strangers():  # put there since it was looked at
+        others = {each.claim.gid for each in seen if each not in mine and each.claim.state is not ClaimState.FREE}
+        # somebody took the same group at the same time; or something was put there since it was looked at
+        if (keep.claim.gid is not None and keep.claim.gid in others) or keep.volume.strangers():
             self._turn(keep, ClaimState.FREE)
             return False
         keep.volume.fit_out(keep.claim.gid)
@@ -206,6 +223,7 @@ class WholeVolumes:
                 f"{wanted.name}: exists as the volume {keep.volume.volume} with {format_bytes(size)} ({size} bytes), "
                 f"and was asked for with {wanted} ({wanted.required_bytes} bytes)"
             )
+        check_group(wanted.name, keep.claim.gid, wanted.gids)
 
 
 def _whose(claim: Claim) -> str:

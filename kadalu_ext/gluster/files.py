@@ -83,7 +83,7 @@ class Files:
         """Mode, inode, and size in bytes."""
         found = libgfapi.Stat()
         libgfapi.call("glfs_lstat", self._fs, _absolute(path), ctypes.addressof(found))
-        return [found.st_mode, found.st_ino, found.st_size]
+        return [found.st_mode, found.st_gid, found.st_ino, found.st_size]
 
     def statvfs(self, path: str) -> list[int]:
         """All of it, what is free for users, and a block, in bytes."""

@@ -41,6 +41,7 @@ class FileStat:
     """lstat(2) of a file or directory on the volume. `mode` holds type and permissions."""
 
     mode: int
+    gid: int
     inode: int
     size_bytes: int
 
@@ -333,8 +334,8 @@ class Volume:
 
     def stat(self, path: str) -> FileStat:
         """lstat(2)."""
-        mode, inode, size_bytes = self._do(f"stat {path}", "stat", path)
-        return FileStat(mode=mode, inode=inode, size_bytes=size_bytes)
+        mode, gid, inode, size_bytes = self._do(f"stat {path}", "stat", path)
+        return FileStat(mode=mode, gid=gid, inode=inode, size_bytes=size_bytes)
 
     def gfid(self, path: str) -> Gfid:
         """The identity of what is at `path` now: the same on every brick, and never that of what takes its place."""

@@ -10,6 +10,7 @@ import pytest
 
 from kadalu_ext.claim import CLAIM_XATTR
 from kadalu_ext.csi.connection import GlusterConnector
+from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.ports import NO_PARENT, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import empty
@@ -17,7 +18,7 @@ from kadalu_ext.csi.volumes import Bricks, Volumes
 from kadalu_ext.errors import CapacityError, ConflictError, DeadlineError, VolumeIOError
 from kadalu_ext.gluster.brick import Attribute, BrickAnswer
 from kadalu_ext.gluster.gfapi import Volume
-from kadalu_ext.layout import pv_path, record_path
+from kadalu_ext.layout import GIDS_DIR, pv_path, record_path
 from kadalu_ext.record import CANARY, RECORD_XATTR, RECORDS_DIR, PvName
 from kadalu_ext.storage import Storage
 from kadalu_ext.units import MIB
@@ -26,9 +27,12 @@ from tests.unit.csi.memory import MemoryBricks, MemoryStore, pv, recorded_size, 
 
 
 class StoreContract:
-    """What both must do. Subclasses bring the fixtures `store` and `bricks`, and say what mode a directory has."""
+    """What both must do. Subclasses bring the fixtures `store` and `bricks`, and say what a directory has."""
 
     def mode(self, store: VolumeStore, path: str) -> int:
+        raise NotImplementedError
+
+    def gid(self, store: VolumeStore, path: str) -> int:
         raise NotImplementedError
 
     @pytest.fixture
@@ -174,6 +178,21 @@ class StoreContract:
         volumes.delete(name)
         assert empty(store) == {}
 
+    def test_a_group_is_one_pvs_alone_and_free_when_that_is_gone(self, store: VolumeStore, volumes: Volumes) -> None:
+        first, second, gids = new_pv(), new_pv(), Gids(least=2000, most=2000)
+        for _ in range(2):
+            volumes.make(pv(first, 4 * MIB), gids=gids)
+        assert (self.mode(store, pv_path(first)), self.gid(store, pv_path(first))) == (0o2775, 2000)
+        with pytest.raises(CapacityError, match="all 1 groups from 2000 to 2000"):
+            volumes.make(pv(second, 4 * MIB), gids=gids)
+        assert [entry for entry in store.listdir(RECORDS_DIR) if second in entry] == []
+        volumes.delete(first)
+        volumes.make(pv(second, 4 * MIB), gids=gids)
+        assert store.listdir(GIDS_DIR) == [f"2000.{second}"]
+        volumes.delete(second)
+        assert store.listdir(GIDS_DIR) == []
+        assert empty(store) == {}
+
     def test_a_pv_that_grew_twice_is_gone_when_deleted_and_so_is_what_told_of_it(
         self, store: VolumeStore, volumes: Volumes
     ) -> None:
@@ -257,6 +276,10 @@ class TestMemory(StoreContract):
         assert isinstance(store, MemoryStore)
         return store.nodes[path].mode
 
+    def gid(self, store: VolumeStore, path: str) -> int:
+        assert isinstance(store, MemoryStore)
+        return store.nodes[path].gid
+
 
 @pytest.fixture(scope="module")
 def gluster_store(gluster_volume: Storage) -> Iterator[VolumeStore]:
@@ -285,3 +308,7 @@ class TestGluster(StoreContract):
     def mode(self, store: VolumeStore, path: str) -> int:
         assert isinstance(store, Volume)
         return store.stat(path).mode & 0o7777
+
+    def gid(self, store: VolumeStore, path: str) -> int:
+        assert isinstance(store, Volume)
+        return store.stat(path).gid

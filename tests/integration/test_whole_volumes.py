@@ -11,13 +11,14 @@ import pytest
 
 from kadalu_ext.claim import ClaimState
 from kadalu_ext.csi.connection import GlusterConnector
+from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.pools import PoolClient
 from kadalu_ext.csi.wholevolume import Look, Stores, WholeVolume
 from kadalu_ext.csi.wholevolumes import Wanted
 from kadalu_ext.errors import CapacityError, ConflictError, InProgressError, UnavailableError
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.log import Logger
-from kadalu_ext.record import PvName
+from kadalu_ext.record import PvName, QuotaRecord
 from kadalu_ext.storage import PoolVolume, Storage, StorageName
 from kadalu_ext.units import GIB, MIB
 from tests.testbed.brickhosts import BrickHosts
@@ -92,11 +93,14 @@ def all_free() -> bool:
 
 def create(pool: PoolClient, name: str, required: int = 1, limit: int = 0) -> str:
     """As csi-provisioner asks: again, as long as nobody knows (bricks of a busy machine are slow)."""
-    wanted = Wanted(name=PvName(name), required_bytes=required, limit_bytes=limit)
+    return ask(pool, Wanted(name=PvName(name), required_bytes=required, limit_bytes=limit))[0].volume
+
+
+def ask(pool: PoolClient, wanted: Wanted) -> tuple[Storage, QuotaRecord]:
     deadline = time.monotonic() + LONG_S
     while True:
         try:
-            return pool.create(wanted, timeout_s=LONG_S)[0].volume
+            return pool.create(wanted, timeout_s=LONG_S)
         except (UnavailableError, InProgressError):
             if time.monotonic() >= deadline:
                 raise
@@ -112,11 +116,16 @@ def delete(pool: PoolClient, name: str) -> None:
                 raise
 
 
-def test_the_best_fitting_volume_is_taken_and_the_answer_is_its_size(pool: PoolClient) -> None:
-    create(pool, "pvc-0", GIB + 1)
-    storage, size = pool.create(Wanted(name=PvName("pvc-0"), required_bytes=GIB + 1), timeout_s=LONG_S)
-    assert (storage.volume, storage.whole, size) == ("vol_middle", "pvc-0", 2 * GIB)
-    assert [create(pool, f"pvc-{n}", GIB) for n in (0, 1, 2)] == ["vol_middle", "vol_small", "vol_large"]
+def test_the_best_fitting_volume_is_taken_and_the_answer_is_its_size_and_group(
+    pool: PoolClient, volumes: BrickHosts
+) -> None:
+    wanted = Wanted(name=PvName("pvc-0"), required_bytes=GIB + 1, gids=Gids(least=4711, most=4711))
+    for _ in range(2):
+        storage, found = ask(pool, wanted)
+        assert (storage.volume, storage.whole, found.size_bytes, found.gid) == ("vol_middle", "pvc-0", 2 * GIB, 4711)
+    root = volumes.host("brick1").run(["stat", "-c", "%u %g %a", "/bricks/vol_middle"]).stdout
+    assert root.split() == ["0", "4711", "2775"]
+    assert [create(pool, f"pvc-{n}", GIB) for n in (1, 2)] == ["vol_small", "vol_large"]
     with pytest.raises(CapacityError, match="vol_small: heketi/pvc-1 is on it"):
         create(pool, "pvc-3")
     with pytest.raises(ConflictError, match="exists as the volume vol_small with 1 GiB"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kadalu_ext.errors import KadaluExtError, RecordError
 from kadalu_ext.record import (
+    MAX_GID,
     MAX_NAME_BYTES,
     MAX_RECORD_BYTES,
     MAX_SIZE_BYTES,
@@ -36,6 +37,7 @@ RECORDS = st.builds(
     source=st.none() | NAMES.map(check_pv_name),
     filling=st.booleans(),
     made_s=st.none() | COUNTS,
+    gid=st.none() | st.integers(1, MAX_GID),
 )
 
 

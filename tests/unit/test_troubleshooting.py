@@ -18,7 +18,7 @@ SHOWN = sorted(
     ROOT / "kadalu_ext" / name
     for name in (
         "bounded.py", "claim.py", "record.py", "csi/capacity.py", "csi/clients.py", "csi/controller.py",
-        "csi/copies.py", "csi/filling.py", "csi/leases.py", "csi/snapshots.py",
+        "csi/copies.py", "csi/filling.py", "csi/gids.py", "csi/groups.py", "csi/leases.py", "csi/snapshots.py",
         "csi/enforcement.py", "csi/listing.py", "csi/pools.py", "csi/wholevolume.py", "csi/wholevolumes.py",
         "csi/mounterclient.py", "csi/mounts.py", "csi/nodevolumes.py", "csi/params.py", "csi/promises.py",
         "csi/same.py", "csi/volumes.py", "storages.py", "gluster/addresses.py", "gluster/brick.py",

@@ -156,7 +156,8 @@ class MemoryStore:
                     progress.add(files=not node.directory)
         with self._call():
             self._directory(source)
-            self.nodes[target].mode = self.nodes[source].mode
+            of = self.nodes[source]
+            self.nodes[target].mode, self.nodes[target].gid = of.mode, of.gid
 
     def setxattr(self, path: str, name: str, value: bytes, *, create: bool = False) -> None:
         with self._call():

@@ -21,7 +21,7 @@ from kadalu_ext.csi.pools import Pools
 from kadalu_ext.layout import pv_path, record_path
 from kadalu_ext.log import Logger
 from kadalu_ext.record import CANARY, PvName
-from kadalu_ext.storage import from_parameters, to_json
+from kadalu_ext.storage import GID_ATTRIBUTE, from_parameters, to_json
 from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import STORAGE, MemoryBricks, MemoryConnector, MemoryStore
@@ -135,6 +135,22 @@ def test_a_volume_is_made_twice_and_deleted_twice(driver: Driver) -> None:
     driver.delete(volume.volume_id)
     driver.delete(volume.volume_id)
     assert pv_path(PV) not in driver.store.nodes and record_path(PV) not in driver.store.nodes
+
+
+def test_a_class_with_groups_makes_pvs_with_one_and_tells_it(driver: Driver) -> None:
+    asked = request()
+    asked.parameters.update(gidMin="5000", gidMax="5001")
+    made = [driver.controller.CreateVolume(asked, timeout=10).volume for _ in range(2)]
+    assert made[0] == made[1]
+    gid = int(made[0].volume_context[GID_ATTRIBUTE])
+    assert (driver.store.nodes[pv_path(PV)].gid, gid in (5000, 5001)) == (gid, True)
+    assert from_parameters(made[0].volume_context) == STORAGE
+    found = csi_pb2.ControllerGetVolumeRequest(volume_id=made[0].volume_id)
+    assert driver.controller.ControllerGetVolume(found, timeout=10).volume.volume_context == made[0].volume_context
+    assert driver.controller.GetCapacity(csi_pb2.GetCapacityRequest(parameters=asked.parameters)).available_capacity
+    asked.parameters["gidMin"] = "6000"
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "parameters.gidMin: 6000 is more than gidMax, 5001"):
+        driver.controller.CreateVolume(asked, timeout=10)
 
 
 def test_a_caller_without_a_deadline_is_served(driver: Driver) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.ports import CopyProgress
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.trash import empty
@@ -21,6 +22,7 @@ from kadalu_ext.units import MIB
 from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, pv, replica
 
 PV = PvName("pvc-1")
+GIDS = Gids(least=2000, most=2001)
 Call = Callable[[Volumes], object]
 
 
@@ -30,6 +32,10 @@ def make(volumes: Volumes) -> object:
 
 def make_named(volumes: Volumes) -> object:
     return volumes.make(replace(pv(PV, 64 * MIB), made_for=PvName("other")))
+
+
+def make_with_group(volumes: Volumes) -> object:
+    return volumes.make(pv(PV, 64 * MIB), gids=GIDS)
 
 
 def grow(volumes: Volumes) -> object:
@@ -59,6 +65,10 @@ def make_source(volumes: Volumes) -> object:
     volumes.make(pv("pvc-0", 64 * MIB))
     volumes._store.mkdir(f"{pv_path(PvName('pvc-0'))}/data", 0o750)
     return None
+
+
+def make_source_with_group(volumes: Volumes) -> object:
+    return volumes.make(pv("pvc-0", 64 * MIB), gids=GIDS)
 
 
 def clone(volumes: Volumes) -> object:
@@ -111,6 +121,10 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
     "make, beside others": ([lambda volumes: volumes.make(pv("pvc-0", MIB))], make),
     "make, called otherwise": ([], make_named),
     "make again": ([make], make),
+    "make, with a group": ([], make_with_group),
+    "make again, with a group": ([make_source_with_group, make_with_group], make_with_group),
+    "make, with the last group": ([make_source_with_group], make_with_group),
+    "make what was half deleted, with a group": ([make_with_group, lose_directory], make_with_group),
     "grow": ([make], grow),
     "grow again": ([make, lambda volumes: volumes.grow(PV, 96 * MIB)], grow),
     "limit inodes": ([make], limit_inodes),
@@ -120,9 +134,11 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
     "archive what never was": ([], archive),
     "delete": ([make], delete),
     "delete what grew": ([make, grow], delete),
+    "delete what had a group": ([make_with_group], delete),
     "delete what never was": ([], delete),
     "clone": ([make_source], clone),
     "clone what was half deleted": ([make_source, clone, lose_directory], clone),
+    "clone with a group": ([make_source_with_group], clone),
     "snapshot": ([make_source], snapshot),
     "snapshot again": ([make_source, snapshot], snapshot),
     "delete a clone": ([make_source, clone], delete),
@@ -132,6 +148,8 @@ USE_CASES: dict[str, tuple[list[Call], Call]] = {
     "the canary again": ([beat], beat),
 }
 """What was done before, and the use case."""
+
+AGAIN = ("make again", "make again, with a group", "make what was half deleted, with a group")
 
 
 def test_every_use_case_that_writes_is_killed_here() -> None:
@@ -194,7 +212,7 @@ def test_a_retry_ends_where_an_undisturbed_call_does(case: str) -> None:
         if case != "the canary again":  # whose size is another each time
             USE_CASES[case][1](site.controller())
             found = site.found()
-            if case == "make again":  # it cannot tell its own preparation from that of a growth, and leaves it
+            if case in AGAIN:  # it cannot tell its own preparation from that of a growth, and leaves it
                 sweep(site.controller())
                 found = [each for each in site.found() if not each[0].endswith(".changed")]
             assert found == expected

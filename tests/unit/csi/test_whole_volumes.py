@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kadalu_ext.claim import Claim, ClaimState
-from kadalu_ext.csi.wholevolume import GROUP_MODE, PV_MODE, Stores, WholeVolume
+from kadalu_ext.csi.directories import GROUP_MODE, PV_MODE
+from kadalu_ext.csi.gids import Gids
+from kadalu_ext.csi.wholevolume import Stores, WholeVolume
 from kadalu_ext.csi.wholevolumes import Found, Seen, Wanted, WholeVolumes
 from kadalu_ext.errors import (
     CapacityError,
@@ -45,8 +47,8 @@ class Controller:
                 silent[member.volume] = error
         return seen, silent
 
-    def create(self, name: PvName = PV, required: int = GIB, limit: int = 0, gid: int | None = None) -> str:
-        wanted = Wanted(name=name, required_bytes=required, limit_bytes=limit, gid=gid)
+    def create(self, name: PvName = PV, required: int = GIB, limit: int = 0, gids: Gids | None = None) -> str:
+        wanted = Wanted(name=name, required_bytes=required, limit_bytes=limit, gids=gids)
         return self.volumes.create(wanted, deadline=time.monotonic() + 60).volume.volume
 
     def delete(self, name: PvName = PV) -> bool:
@@ -91,6 +93,29 @@ def test_the_limit_is_respected_and_the_message_says_what_each_volume_is(one: Co
         one.create(required=1, limit=GIB)
 
 
+def test_each_pv_has_a_group_of_its_own_as_long_as_there_are_some(pool: MemoryPool, one: Controller) -> None:
+    gids = Gids(least=2000, most=2001)
+    volumes = [one.create(name, gids=gids) for name in (PV, OTHER)]
+    assert {pool.claim(volume).gid for volume in volumes} == {2000, 2001}
+    assert one.create(PV, gids=gids) == volumes[0]
+    with pytest.raises(CapacityError, match="pvc-3: storage ext has PVs with all 2 groups from 2000 to 2001"):
+        one.create(PvName("pvc-3"), gids=gids)
+    with pytest.raises(ConflictError, match=r"pvc-1: exists with group 200., and was asked for with none"):
+        one.create(PV)
+    freed = pool.claim(volumes[0]).gid
+    one.delete(PV)
+    one.empty()
+    assert pool.claim(one.create(PvName("pvc-3"), gids=gids)).gid == freed
+
+
+def test_two_controllers_at_once_give_no_group_twice(pool: MemoryPool, one: Controller) -> None:
+    gids, names = Gids(least=2000, most=2002), [PvName(f"pvc-{number}") for number in range(3)]
+    calls = zip((one, Controller(pool), one), names, strict=True)
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(lambda call: call[0].create(call[1], required=1, gids=gids), calls))
+    assert {pool.claim(volume).gid for volume in made} == {2000, 2001, 2002}
+
+
 def test_a_volume_that_holds_anything_is_not_taken_and_not_touched(pool: MemoryPool, one: Controller) -> None:
     for name in (".trashcan", "lost+found"):
         pool.volumes["small"].mkdir(name, 0o755)
@@ -109,7 +134,7 @@ def test_the_root_gets_the_mode_of_a_pv_and_its_group_and_loses_words_of_the_one
     root.xattrs["user.secret"] = b"x"
     one.create()
     assert (root.mode, root.gid, "user.secret" in root.xattrs) == (PV_MODE, 0, False)
-    one.create(OTHER, gid=4711)
+    one.create(OTHER, gids=Gids(least=4711, most=4711))
     other = pool.volumes["middle"].nodes[""]
     assert (other.mode, other.gid, pool.claim("middle").gid) == (GROUP_MODE, 4711, 4711)
 

@@ -14,7 +14,7 @@ from kadalu_ext.operator import kube, main, render
 from kadalu_ext.operator.actions import PatchStatus, Problem
 from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.report import report
-from kadalu_ext.storage import CONFIG_MAP, PROVISIONER, TLS_FILES
+from kadalu_ext.storage import CONFIG_MAP, GID_ATTRIBUTE, PROVISIONER, TLS_FILES
 from tests.unit.operator.samples import NOW, resource, usable
 
 ROOT = Path(__file__).parents[3]
@@ -39,9 +39,30 @@ CONTAINERS = {
 }
 
 
+def applied(directory: Path) -> set[str]:
+    """The files that a kustomization names."""
+    found = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    return {*found["resources"], *(patch["path"] for patch in found.get("patches", ()))}
+
+
 def test_every_manifest_is_applied() -> None:
-    files = {path.name for path in (ROOT / "manifests").iterdir()} - {"kustomization.yaml"}
-    assert files == set(KUSTOMIZATION["resources"])
+    everything = yaml.safe_load((ROOT / "examples" / "everything" / "kustomization.yaml").read_text())
+    components = {path for path in (ROOT / "manifests").iterdir() if path.is_dir()}
+    assert {(ROOT / "examples" / "everything" / name).resolve() for name in everything["components"]} == components
+    for directory in (ROOT / "manifests", *components):
+        files = {path.name for path in directory.iterdir() if path.is_file()} - {"kustomization.yaml"}
+        assert files == applied(directory)
+
+
+def test_a_pv_with_a_group_gets_the_annotation_of_what_the_driver_calls_it() -> None:
+    policy, binding = yaml.safe_load_all((ROOT / "manifests" / "groups" / "policy.yaml").read_text())
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    (condition,) = policy["spec"]["matchConditions"]
+    assert (
+        f"driver == '{PROVISIONER}'" in condition["expression"] and f"'{GID_ATTRIBUTE}' in" in condition["expression"]
+    )
+    (mutation,) = policy["spec"]["mutations"]
+    assert f"volumeAttributes['{GID_ATTRIBUTE}']" in mutation["applyConfiguration"]["expression"]
 
 
 def test_the_columns_of_kubectl_get_kds() -> None:
