@@ -80,7 +80,7 @@ class Files:
         libgfapi.call("glfs_rename", self._fs, _absolute(old), _absolute(new))
 
     def stat(self, path: str) -> list[int]:
-        """Mode, inode, and size in bytes."""
+        """Mode, group, inode, and size in bytes."""
         found = libgfapi.Stat()
         libgfapi.call("glfs_lstat", self._fs, _absolute(path), ctypes.addressof(found))
         return [found.st_mode, found.st_gid, found.st_ino, found.st_size]

@@ -66,6 +66,21 @@ def binaries(names: Iterable[str] | None = None) -> dict[str, Path]:
     return {tool: binary(tool) for tool in (tools() if names is None else names)}
 
 
+def sources(module: str, of: str) -> Path:
+    """The directory of the Go module `module`, at the version that the go.mod in folder `of` requires.
+
+    Raises:
+        BedError: it is not in Go's own cache, and cannot be fetched.
+    """
+    listed = subprocess.run(
+        [str(find_go()), "mod", "download", "-json", module],
+        capture_output=True, text=True, check=False, cwd=MODULES_DIR / of, env={**os.environ, **_ENVIRONMENT},
+    )  # fmt: skip
+    if listed.returncode != 0:
+        raise BedError(f"cannot fetch the Go module {module}: {listed.stderr.strip() or listed.stdout.strip()}")
+    return Path(json.loads(listed.stdout)["Dir"])
+
+
 def tools() -> dict[str, tuple[str, str]]:
     """Module and package of every tool, by the tool's name, in the order in which they are best built."""
     found = {}

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import cgroups, gobuild, host, image, kubeconf, progress
+from . import cgroups, gobuild, host, image, kubeconf, progress, snapshots
 from .errors import BedError, NotRunning
 from .kubeconf import NODE_NAME, Layout
 from .sandbox import Sandbox
@@ -47,6 +47,7 @@ def build() -> list[Path]:
     """
     host.install(PACKAGES)
     gobuild.binaries(gobuild.KUBERNETES)
+    snapshots.build()
     return [image.pause(), image.busybox(), *map(image.sidecar, SIDECARS)]
 
 
