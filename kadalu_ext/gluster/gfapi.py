@@ -35,6 +35,10 @@ RESTART_S: Final = 300.0
 """A client that hangs is ended at most so often: where it is a disk that hangs, the next client does, too, and each
 leaves what it has sent in the brick's queue."""
 
+JOIN_S: Final = 0.5
+"""For so long a start waits for hosts that are silent to be looked at once more. One that was only slow, as on a busy
+machine, would otherwise miss what is made first, and have it from a self-heal, up to ten minutes later."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileStat:
@@ -117,6 +121,8 @@ class Volume:
         self._directory = tempfile.mkdtemp(prefix="kadalu-ext-")  # mode 0700
         self._feed = Feed(os.path.join(self._directory, "volfile.sock"), told=self._changed.set)
         self._follower: threading.Thread | None = None
+        self._looked = threading.Event()
+        """Hosts that were silent at the start were looked at again."""
         self._state = threading.Condition()
         self._client: Future[Client] | None = None
         self._started_at = 0.0
@@ -221,7 +227,11 @@ class Volume:
         settings = self._settings
         what = f"serve its volfile at {self._feed.path}"
         try:
+            self._looked.clear()
             self._feed.begin(settings.source())
+            self._follow()
+            if self._feed.hidden:
+                self._looked.wait(JOIN_S)
             what = "start its client"
             started = self._launched()
         except OSError as error:
@@ -232,7 +242,6 @@ class Volume:
             client.set_exception(error)
         else:
             client.set_result(started)
-            self._follow()
 
     def _launched(self) -> Client:
         settings = self._settings
@@ -250,6 +259,8 @@ class Volume:
             if self._follower is None:
                 self._follower = threading.Thread(target=self._refresh, name=f"follow-{self._volume}", daemon=True)
                 self._follower.start()
+            else:
+                self._changed.set()
 
     def _refresh(self) -> None:
         while not self._closed.is_set():
@@ -258,6 +269,7 @@ class Volume:
                 self._feed.refresh(self._settings.source())
             except (KadaluExtError, OSError):
                 pass  # the client goes on with what it has; whoever asks the bricks learns what is wrong
+            self._looked.set()
             if self._changed.wait(self._settings.refresh_s):
                 self._changed.clear()
                 self._closed.wait(SETTLE_S)

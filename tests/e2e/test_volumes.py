@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.story import STORAGE_CLASS, Story, claim_manifest
+from tests.e2e.story import NAMESPACE, STORAGE_CLASS, Story, claim_manifest
 from tests.e2e.test_storages import pod
 from tests.testbed.errors import CommandFailed
 
@@ -90,3 +91,15 @@ def test_a_class_of_attributes_limits_the_inodes_of_a_pv_in_use(changing: Story)
         assert str(inodes) in df(changing, "-i")
         made = changing.in_pod(NAME, "sh", "-c", "for n in $(seq 20); do touch /data/f$n && echo made; done || true")
         assert (made.count("made") == 20) is (inodes > 20)
+
+
+def test_the_controller_tells_whether_it_is_well_and_what_it_does(changing: Story) -> None:
+    pods = changing.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller")
+    (name,) = (each["metadata"]["name"] for each in pods["items"])
+    at = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy"
+    assert changing.kube.kubectl("get", "--raw", f"{at}/healthz") == "ok\n"
+    told = changing.kube.kubectl("get", "--raw", f"{at}/metrics")
+    storage = STORAGE_CLASS.removeprefix("kadalu.external.")
+    assert f'kadalu_csi_client_connected{{storage="{storage}"}} 1.0' in told
+    assert f'kadalu_csi_promised_bytes{{storage="{storage}"}}' in told
+    assert re.search(r'kadalu_csi_call_duration_seconds_count{code="OK",method="CreateVolume"} [1-9]', told), told

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from kadalu_ext.errors import VolfileError
+from kadalu_ext.gluster import feed, gfapi
 from kadalu_ext.gluster.feed import Source, fetch
 from kadalu_ext.gluster.gfapi import Volume
+from kadalu_ext.gluster.volfile import Volfile
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
 
@@ -18,6 +21,7 @@ VOLUME = "gfapi"
 HOSTS = ("brick3", "brick2", "brick1")
 LESS_THAN_GLUSTER_WAITS_S = 5.0
 HOUR_S = 3600.0
+SLOW_MACHINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,22 @@ def test_a_silent_host_does_not_keep_the_first_call_and_is_joined_when_it_answer
             wait_until("calls to reach brick3", reaches_brick3, seconds=60)
     finally:
         third.uncut()
+
+
+def test_a_host_that_was_slow_once_has_what_is_made_first(volumes: BrickHosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[frozenset[str] | None] = []
+
+    def probe(source: Source, volume: Volfile, among: frozenset[str] | None) -> feed.Probed:
+        asked.append(among)
+        probed = feed.probe(source, volume, among)
+        return probed if among is not None else feed.Probed(silent=frozenset({"brick3"}), ports=probed.ports)
+
+    monkeypatch.setattr(gfapi, "Feed", partial(feed.Feed, probe=probe))
+    monkeypatch.setattr(gfapi, "JOIN_S", SLOW_MACHINE_S)
+    with Volume.open(VOLUME, HOSTS, timeout_s=2 * SLOW_MACHINE_S) as volume:
+        volume.mkdir("first", 0o755)
+        assert "first" in volumes.host("brick3").run(["ls", f"/bricks/{VOLUME}"]).stdout.split()
+        assert asked[:2] == [None, frozenset({"brick3"})]
 
 
 def test_a_changed_option_reaches_a_client_that_runs_by_what_glusterd_tells(

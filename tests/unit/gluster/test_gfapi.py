@@ -34,10 +34,13 @@ class FakeLibrary:
         self.does: dict[str, Callable[[], object]] = {}
         self.hosts = FakeHosts()
         self.volume: Volfile | KadaluExtError = volfile.parse(VOLFILE)
+        self.silent: Callable[[], set[str]] = set
 
     def feed(self, path: str, *, told: Callable[[], None]) -> Feed:
-        probed = Probed(silent=frozenset(), ports={})
-        return Feed(path, fetch=self.fetch, probe=lambda *_: probed, listen=self.hosts.listen, told=told)
+        return Feed(path, fetch=self.fetch, probe=self.probe, listen=self.hosts.listen, told=told)
+
+    def probe(self, *_: object) -> Probed:
+        return Probed(silent=frozenset(self.silent()), ports={})
 
     def fetch(self, source: Source) -> Volfile:
         if isinstance(self.volume, KadaluExtError):
@@ -48,6 +51,12 @@ class FakeLibrary:
         self.calls.append((name, *args))
         self.does.get(name, lambda: None)()
         return FS
+
+    def fed(self) -> bytes:
+        """The socket of the volfile."""
+        (path,) = [call[3] for call in self.calls if call[0] == "glfs_set_volfile_server"]
+        assert isinstance(path, bytes)
+        return path
 
     def names(self) -> list[object]:
         return [name for name, *_ in self.calls]
@@ -126,6 +135,33 @@ def test_what_changes_on_the_volume_reaches_a_client_that_runs(library: FakeLibr
         assert isinstance(path, bytes)
         library.volume = volfile.parse(VOLFILE.replace("/brick", "/replaced"))
         wait_until(lambda: "/replaced" in getspec(path, "rep"))
+
+
+def test_a_host_that_was_only_slow_is_in_the_client_before_that_starts(library: FakeLibrary) -> None:
+    answers = iter([{"h"}])
+    library.silent = lambda: next(answers, set())
+    served = []
+    library.does["glfs_init"] = lambda: served.append(getspec(library.fed(), "rep"))
+    with Volume.open("rep", ["live"], refresh_s=PATIENT_S) as volume:
+        volume.mkdir("pv", 0o755)
+    assert "remote-host h" in served[0]
+
+
+def test_a_host_that_stays_silent_is_not_waited_for(library: FakeLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, asked = threading.Event(), list[int]()
+
+    def silent() -> set[str]:
+        if asked:
+            goes_on.wait(PATIENT_S)
+        asked.append(1)
+        return {"h"}
+
+    library.silent = silent
+    monkeypatch.setattr(gfapi, "JOIN_S", IMPATIENT_S)
+    with Volume.open("rep", ["live"], timeout_s=PATIENT_S) as volume:
+        volume.mkdir("pv", 0o755)
+        assert not goes_on.is_set()
+        goes_on.set()
 
 
 def test_what_glusterd_tells_of_is_not_waited_for_until_the_next_look(library: FakeLibrary) -> None:
