@@ -58,8 +58,12 @@ def events(story: Story, uid: str) -> list[tuple[str, str]]:
 
 
 def assert_told_once(story: Story, uid: str) -> None:
-    twice = [told for told, count in Counter(events(story, uid)).items() if count > 1]
-    assert twice == []
+    """But for what came true again after it was not: a busy glusterd may be silent for longer than it is waited for."""
+    found = story.get("events", "-n", "default", "--field-selector", f"involvedObject.uid={uid}")["items"]
+    told = Counter((event["type"], event["reason"], event["message"]) for event in found)
+    between = Counter(event["type"] for event in found)
+    other = {"Normal": "Warning", "Warning": "Normal"}
+    assert [what for what, count in told.items() if count > 1 + between[other[what[0]]]] == []
 
 
 def entry(story: Story, name: str = LIFE) -> dict[str, Any] | None:
@@ -207,20 +211,17 @@ def test_of_two_operators_one_works_and_the_other_follows_at_once(life: Story) -
         life.wait("one operator", lambda: len(processes(life)) == 1 and life.is_rolled_out(OPERATOR))
 
 
-def test_killed_again_and_again_it_makes_what_is_asked_for_and_tells_it_once(installed: Story) -> None:
-    for number in range(3):
-        name = f"killed-{number}"
-        installed.apply(storage(name))
-        installed.kube.sandbox.run(["pkill", "-KILL", "-f", PROGRAM], check=False)
-        found = ready(installed, name)
-        told = [reason for reason, _ in events(installed, found["metadata"]["uid"])]
-        assert sorted(told) == sorted(set(told))
-        assert {"Valid", "VolumeUsable"} <= set(told)
-    names = [f"killed-{number}" for number in range(3)]
+def test_killed_it_makes_and_removes_what_is_asked_for_and_tells_it_once(installed: Story) -> None:
+    """kubelet starts it anew, each time later: so not often. Killed at each step it is in test_api_server.py."""
+    installed.apply(storage("killed"))
     installed.kube.sandbox.run(["pkill", "-KILL", "-f", PROGRAM], check=False)
-    installed.kube.kubectl("delete", "kds", *names, "-n", "default", timeout=300)
-    left = installed.kube.kubectl("get", "sc", "-o", "name")
-    assert [name for name in names if name in left or entry(installed, name)] == []
+    found = ready(installed, "killed")
+    assert {"Valid", "VolumeUsable"} <= {reason for reason, _ in events(installed, found["metadata"]["uid"])}
+    assert_told_once(installed, found["metadata"]["uid"])
+    installed.kube.sandbox.run(["pkill", "-KILL", "-f", PROGRAM], check=False)
+    installed.kube.kubectl("delete", "kds", "killed", "-n", "default", timeout=300)
+    assert "kadalu.external.killed" not in installed.kube.kubectl("get", "sc", "-o", "name")
+    assert entry(installed, "killed") is None
 
 
 def test_it_has_no_privilege_and_its_image_is_read_only(installed: Story) -> None:
@@ -237,12 +238,11 @@ def test_it_has_no_privilege_and_its_image_is_read_only(installed: Story) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class Safe:
-    """A volume that is encrypted, with a storage of its name; `management`: whether glusterd is, too."""
+    """A volume that is encrypted, as glusterd is, with a storage of its name."""
 
     story: Story
     authority: Authority
     name: str
-    management: bool
 
     def ask(self, **tls: Any) -> None:
         """For the storage, with this spec.tls; without any if there is none."""
@@ -265,15 +265,16 @@ class Safe:
         return {key: base64.b64decode(text) for key, text in data.items()}
 
 
-@pytest.fixture(params=["all", "bricks"])
-def safe(request: pytest.FixtureRequest, installed: Story, tmp_path: Path) -> Iterator[Safe]:
-    """All of the cluster encrypted, so that storages in the clear have an outage meanwhile, or one volume's bricks."""
-    name, management, authority = f"safe-{request.param}", request.param == "all", Authority(tmp_path)
+@pytest.fixture
+def safe(installed: Story, tmp_path: Path) -> Iterator[Safe]:
+    """All of the cluster encrypted, so that storages in the clear have an outage meanwhile. One volume's bricks alone:
+    test_encrypted.py, in integration."""
+    name, authority = "safe", Authority(tmp_path)
     installed.hosts.create_volume(name, "replica 3", installed.names)
     deb.install(installed.hosts, [VOLUME, name])
     try:
-        with encrypted(installed.hosts, authority, tmp_path, name, management=management):
-            yield Safe(story=installed, authority=authority, name=name, management=management)
+        with encrypted(installed.hosts, authority, tmp_path, name, management=True):
+            yield Safe(story=installed, authority=authority, name=name)
     finally:
         installed.kube.kubectl("delete", "kds", name, "-n", "default", "--ignore-not-found", timeout=300)
         installed.kube.kubectl("delete", "secret", name, "-n", "default", "--ignore-not-found")
@@ -284,12 +285,12 @@ def safe(request: pytest.FixtureRequest, installed: Story, tmp_path: Path) -> It
 def assert_spec_tls_is_followed_until_it_is_as_the_cluster_is(safe: Safe) -> None:
     safe.ask()
     safe.failed("TlsMismatch")
-    safe.ask(secretName=safe.name, management=not safe.management)
+    safe.ask(secretName=safe.name, management=False)
     safe.failed("SecretNotFound")
     safe.give(safe.authority.issue("client"))
     safe.failed("TlsMismatch")
     assert safe.handed_on() == {}
-    safe.ask(secretName=safe.name, management=safe.management)
+    safe.ask(secretName=safe.name, management=True)
     ready(safe.story, safe.name)
 
 
