@@ -2,8 +2,8 @@
 
     python3 -m kadalu_ext.gluster.clientmain VOLUME SOCKET LOG_FILE LOG_LEVEL
 
-Its standard input is the control socket. On that it says once whether the client has started; then descriptors come on
-it, each the end of a channel, which gets a thread that carries out one request after the other.
+Its standard input is the control socket. On that comes one byte when the client may start, and it says whether it has;
+then descriptors come, each the end of a channel, which gets a thread that carries out one request after the other.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ def main(argv: list[str]) -> None:
     """Does not return: the process ends when the control socket does, whatever still runs."""
     faulthandler.enable()  # a crash of the library leaves a line of where it was called
     volume, path, log_file, log_level = argv
+    libgfapi.load()
     run(lambda: Files.start(volume, socket=path, log_file=log_file, log_level=int(log_level)))
 
 
 def run(start: Callable[[], Files]) -> None:
     """As `main`, with a client of any kind."""
     control = socket.socket(fileno=0)
+    if not control.recv(1):
+        os._exit(0)
     server = _Server(start)
     threading.Thread(target=server.start, args=(Channel(control),), daemon=True).start()
     while True:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final, Self
@@ -55,11 +55,19 @@ class ClientProcess:
 
     @classmethod
     def start(
-        cls, volume: str, *, socket: str, log_file: str, log_level: int, command: tuple[str, ...] = _COMMAND
+        cls,
+        volume: str,
+        *,
+        socket: str,
+        log_file: str,
+        log_level: int,
+        ready: Callable[[], None] = lambda: None,
+        command: tuple[str, ...] = _COMMAND,
     ) -> Self:
-        """As files.Files.start, and DeadlineError after START_S."""
+        """As files.Files.start, and UnavailableError after START_S. `ready` is called while the process comes up."""
         client = cls([*command, volume, socket, log_file, str(log_level)])
         try:
+            ready()
             client._wait_started()
         except BaseException:
             client.end()
@@ -68,6 +76,7 @@ class ClientProcess:
 
     def _wait_started(self) -> None:
         try:
+            self._control.sendall(b"s")
             answer = Channel(self._control).receive(START_S)
         except TimeoutError:
             self.kill(f"it has not started within {START_S:g} s")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -39,11 +39,16 @@ class Files:
         self._fs = fs
 
     @classmethod
-    def start(cls, volume: str, *, socket: str, log_file: str, log_level: int) -> Self:
-        """A client that has its volfile from the unix socket. Raises: OSError, without an errno if there is no library.
+    def start(
+        cls, volume: str, *, socket: str, log_file: str, log_level: int, ready: Callable[[], None] = lambda: None
+    ) -> Self:
+        """A client that has its volfile from the unix socket. Raises: OSError, without an errno if there is no library;
+        what `ready` does.
 
+        ready: called before the client needs its volfile.
         log_file, log_level: of gluster's own log, as in gfapi.LOG_LEVEL_WARNING.
         """
+        ready()
         fs = libgfapi.call("glfs_new", volume.encode())
         files = cls(fs)
         try:

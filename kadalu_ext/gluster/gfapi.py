@@ -78,7 +78,9 @@ class Client(Protocol):
 class Launch(Protocol):
     """Starts a client, see files.Files.start."""
 
-    def __call__(self, volume: str, /, *, socket: str, log_file: str, log_level: int) -> Client: ...
+    def __call__(
+        self, volume: str, /, *, socket: str, log_file: str, log_level: int, ready: Callable[[], None]
+    ) -> Client: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,19 +226,10 @@ class Volume:
             ) from None
 
     def _start(self, client: Future[Client]) -> None:
-        settings = self._settings
-        what = f"serve its volfile at {self._feed.path}"
         try:
-            self._looked.clear()
-            self._feed.begin(settings.source())
-            self._follow()
-            if self._feed.hidden:
-                self._looked.wait(JOIN_S)
-            what = "start its client"
             started = self._launched()
         except OSError as error:
-            if what == "start its client" and error.errno is None:
-                what = "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"
+            what = "start its client" if error.errno else "load libgfapi.so.0 (Debian: apt-get install libgfapi0)"
             client.set_exception(self._failed(error, what))
         except Exception as error:
             client.set_exception(error)
@@ -245,11 +238,30 @@ class Volume:
 
     def _launched(self) -> Client:
         settings = self._settings
+        served = threading.Event()
+
+        def serve() -> None:
+            self._looked.clear()
+            try:
+                self._feed.begin(settings.source())
+            except OSError as error:
+                raise self._failed(error, f"serve its volfile at {self._feed.path}") from error
+            served.set()
+            self._follow()
+            if self._feed.hidden:
+                self._looked.wait(JOIN_S)
+
         try:
             return settings.launch(
-                settings.volume, socket=self._feed.path, log_file=settings.log_file, log_level=settings.log_level
+                settings.volume,
+                socket=self._feed.path,
+                log_file=settings.log_file,
+                log_level=settings.log_level,
+                ready=serve,
             )
         except UnavailableError as error:
+            if not served.is_set():
+                raise  # of the hosts
             settings.lost(str(error))
             raise self._ended(str(error)) from error
 

@@ -13,7 +13,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EIO
 from typing import Any, Final
 
@@ -133,6 +133,12 @@ def _function(name: str) -> Callable[..., Any]:
 @functools.cache
 def _library() -> ctypes.CDLL:
     return ctypes.CDLL("libgfapi.so.0", use_errno=True)
+
+
+def load() -> None:
+    """Makes the first call quicker. If there is no such library, that call says so."""
+    with suppress(OSError):
+        _library()
 
 
 _thread: Final = threading.local()

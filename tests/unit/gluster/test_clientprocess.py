@@ -165,6 +165,20 @@ def test_a_start_that_fails_hangs_or_crashes_leaves_nothing(monkeypatch: pytest.
         start("hang")
 
 
+def test_what_must_be_there_before_it_starts_is_waited_for_and_its_failure_leaves_nothing() -> None:
+    seen: list[str] = []
+    command = (sys.executable, str(PROGRAM))
+    options = {"socket": "/volfile.sock", "log_file": "/dev/null", "log_level": 5, "command": command}
+    ClientProcess.start("", ready=lambda: seen.append("ready"), **options).end()  # type: ignore[arg-type]
+    assert seen == ["ready"]
+
+    def fail() -> None:
+        raise UnavailableError("no host answers")
+
+    with pytest.raises(UnavailableError, match="no host answers"):
+        ClientProcess.start("", ready=fail, **options)  # type: ignore[arg-type]
+
+
 def test_it_ends_with_the_process_that_started_it(client: ClientProcess, threads: ThreadPoolExecutor) -> None:
     (hanging,) = hang(client, threads)
     client._control.shutdown(socket.SHUT_RDWR)  # as the kernel does then

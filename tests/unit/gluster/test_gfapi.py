@@ -13,7 +13,14 @@ from errno import EEXIST, EIO
 
 import pytest
 
-from kadalu_ext.errors import DeadlineError, KadaluExtError, NotFoundError, UnavailableError, VolumeIOError
+from kadalu_ext.errors import (
+    DeadlineError,
+    HostUnreachableError,
+    KadaluExtError,
+    NotFoundError,
+    UnavailableError,
+    VolumeIOError,
+)
 from kadalu_ext.gluster import gfapi, libgfapi, messages, oncrpc, volfile
 from kadalu_ext.gluster.feed import Feed, Probed, Source
 from kadalu_ext.gluster.gfapi import Volume
@@ -304,7 +311,10 @@ class Processes:
         self.started: list[FakeProcess] = []
         self.lost: list[str] = []
 
-    def launch(self, volume: str, /, *, socket: str, log_file: str, log_level: int) -> FakeProcess:
+    def launch(
+        self, volume: str, /, *, socket: str, log_file: str, log_level: int, ready: Callable[[], None]
+    ) -> FakeProcess:
+        ready()
         self.started.append(FakeProcess())
         return self.started[-1]
 
@@ -368,8 +378,16 @@ def test_a_client_that_is_closed_while_it_hangs_is_ended_all_the_same(
         assert isinstance(hanging.exception(PATIENT_S), UnavailableError)
 
 
+def test_hosts_that_do_not_answer_are_no_crash(library: FakeLibrary, processes: Processes) -> None:
+    library.volume = HostUnreachableError("h1:24007 does not answer")
+    with pytest.raises(HostUnreachableError):
+        processes.open()
+    assert processes.lost == []
+
+
 def test_a_start_that_crashes_is_told_as_such(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: object, **__: object) -> FakeProcess:
+    def crash(*_: object, ready: Callable[[], None], **__: object) -> FakeProcess:
+        ready()
         raise UnavailableError("it died of SIGABRT")
 
     monkeypatch.setattr(processes, "launch", crash)
