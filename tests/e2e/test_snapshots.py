@@ -12,7 +12,7 @@ import pytest
 from kadalu_ext.layout import record_path
 from kadalu_ext.record import snapshot_name
 from kadalu_ext.units import MIB
-from tests.e2e.story import NAMESPACE, STORAGE, STORAGE_CLASS, VOLUME, Story, claim_manifest
+from tests.e2e.story import NAMESPACE, NO_ROOM, STORAGE, STORAGE_CLASS, VOLUME, Story, claim_manifest
 from tests.e2e.test_operator_life import right
 from tests.e2e.test_storages import pod
 from tests.testbed import paths, snapshots
@@ -20,8 +20,6 @@ from tests.testbed.errors import CommandFailed
 
 GROUPS = "groups"
 """A StorageClass whose PVs have the groups 5000 and 5001."""
-REFUSED = "No space left on device|Transport endpoint is not connected"
-"""At the limit. The latter where bricks took different parts of one write, so that no two agree (docs/facts.md)."""
 CLAIMS = ("origin", "restored", "copy")
 
 
@@ -118,7 +116,7 @@ def test_a_snapshot_and_a_clone_have_what_was_there_and_each_is_enforced_and_cha
     for claim, mebibytes in (("restored", 32), ("copy", 16)):
         blocks, block_bytes = in_reader(everything, f"stat -f -c '%b %S' /{claim}").split()
         assert int(blocks) * int(block_bytes) == mebibytes * MIB
-        with pytest.raises(CommandFailed, match=REFUSED):
+        with pytest.raises(CommandFailed, match=NO_ROOM):
             in_reader(everything, f"dd if=/dev/zero of=/{claim}/more bs=1M count={mebibytes} conv=fsync")
     wait_promised(everything, "80 MiB are promised to 4")
 

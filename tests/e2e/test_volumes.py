@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.story import NAMESPACE, STORAGE_CLASS, Story, claim_manifest
+from tests.e2e.story import NAMESPACE, NO_ROOM, STORAGE_CLASS, Story, claim_manifest
 from tests.e2e.test_storages import pod
 from tests.testbed.errors import CommandFailed
 
@@ -64,7 +64,7 @@ def test_the_class_lets_claims_grow(changing: Story) -> None:
 
 def test_a_claim_that_is_made_larger_is_larger_in_the_pod_that_runs(changing: Story) -> None:
     write = ("dd", "if=/dev/zero", "of=/data/big", "bs=1M", f"count={SIZE_MIB + 16}", "conv=fsync")
-    with pytest.raises(CommandFailed, match="No space left on device"):
+    with pytest.raises(CommandFailed, match=NO_ROOM):
         changing.in_pod(NAME, *write)
     resize(changing, 2 * SIZE_MIB)
     changing.in_pod(NAME, *write)
