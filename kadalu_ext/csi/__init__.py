@@ -12,7 +12,9 @@ From the inside outwards, the controller:
     housekeeping                    what is looked at every minute
     figures, metrics                what is counted, and how Prometheus gets it
     connection                      a storage's volume: facts, libgfapi in a process of its own, and its bricks
-    clients                         one client a storage, with its own workers; one call in flight a volume
+    session                         what a controller has of a storage's volume, and what works there by itself
+    workers                         of one storage; bounded waits for them; one call in flight a PV
+    clients                         what can be asked of a storage, by its name
     pvhealth                        PURE: what is wrong with a PV, from its bricks' answers
     listing                         all volumes of all storages, by pages
     identity, controller            thin gRPC servicers

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kadalu_ext.csi.clients import WORKERS, Clients, StorageClient
+from kadalu_ext.csi.clients import Clients, StorageClient
 from kadalu_ext.csi.connection import GlusterConnector
+from kadalu_ext.csi.workers import WORKERS
 from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.gluster import gfapi
 from kadalu_ext.layout import pv_path
@@ -109,7 +110,7 @@ def test_a_storage_whose_disk_hangs_holds_no_other_up_and_its_client_is_ended(
     host.run(["fsfreeze", "--freeze", "/bricks"])
     try:
         waiting = site.create_many(site.ill, "ill")
-        wait_until("its workers to hang", site.ill._stuck, seconds=PATIENT_S)
+        wait_until("its workers to hang", site.ill._workers.is_stuck, seconds=PATIENT_S)
         for n in range(20):
             create(site.well, PvName(f"well-{n}"))
         assert not any(future.done() for future in waiting)

@@ -21,7 +21,7 @@ SHOWN = sorted(
         "csi/copies.py", "csi/filling.py", "csi/gids.py", "csi/groups.py", "csi/leases.py", "csi/snapshots.py",
         "csi/enforcement.py", "csi/listing.py", "csi/pools.py", "csi/wholevolume.py", "csi/wholevolumes.py",
         "csi/mounterclient.py", "csi/mounts.py", "csi/nodevolumes.py", "csi/params.py", "csi/promises.py",
-        "csi/same.py", "csi/volumes.py", "storages.py", "gluster/addresses.py", "gluster/brick.py",
+        "csi/same.py", "csi/volumes.py", "csi/workers.py", "storages.py", "gluster/addresses.py", "gluster/brick.py",
         "gluster/connection.py",
         "gluster/feed.py", "gluster/geometry.py", "gluster/glusterd.py", "gluster/gfapi.py", "gluster/hosts.py",
         "gluster/tls.py", "gluster/vetting.py", "mounter/client.py", "mounter/supervisor.py", "quotad/bricks.py",

@@ -126,7 +126,7 @@ def test_a_dead_storage_delays_no_other_and_is_asked_once_at_a_time(site: Site) 
     for _ in range(3):
         site.canaries.turn()
     until(lambda: site.store.waiting == 4)  # the beat, and three that look at the volume by themselves
-    assert site.clients.of(STORAGE)._executor._work_queue.qsize() == 0
+    assert site.clients.of(STORAGE)._workers._executor._work_queue.qsize() == 0
     site.store.hold.set()
     site.turn()
     assert site.size is not None
@@ -138,7 +138,7 @@ def test_a_failure_is_logged_once_and_so_is_its_end(site: Site, caplog: pytest.L
     site.connector.error = HostSilentError("h1:24007 does not answer")
     for _ in range(4):
         site.turn()
-        site.clients.of(STORAGE)._looked_at = 0.0
+        site.clients.of(STORAGE)._session._looked_at = 0.0
     site.connector.error = None
     site.turn()
     site.turn()
@@ -166,7 +166,7 @@ def test_the_canary_of_a_storage_that_is_gone_and_dead_is_given_up(
     site.turn()
     site.remove(STORAGE)
     site.connector.error = HostSilentError("h1:24007 does not answer")
-    site.clients.of(STORAGE)._looked_at = 0.0
+    site.clients.of(STORAGE)._session._looked_at = 0.0
     for _ in range(4):
         site.turn()
     assert not site.canaries._steps

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from kadalu_ext.csi import clients
+from kadalu_ext.csi import session, workers
 from kadalu_ext.csi.clients import Clients, StorageClient
 from kadalu_ext.csi.ports import VolumeFacts
 from kadalu_ext.errors import CapacityError, DeadlineError, HostUnreachableError, InProgressError, NotEnforcedError
@@ -114,7 +114,7 @@ def test_a_pv_is_taken_until_the_work_ends_and_not_until_its_caller_gives_up(on:
 
 
 def test_a_deadline_names_the_bricks_that_are_silent(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "_DIAGNOSIS_S", 0.05)
+    monkeypatch.setattr(workers, "_DIAGNOSIS_S", 0.05)
     on.bricks.down, on.bricks.hung = {"h2"}, {"h3"}
     on.store.hold.clear()
     with pytest.raises(DeadlineError, match=r"Down or silent: brick h2:\S+ refused; brick h3:\S+ does not"):
@@ -123,8 +123,8 @@ def test_a_deadline_names_the_bricks_that_are_silent(on: Fixture, monkeypatch: p
 
 def test_what_is_not_begun_in_time_is_not_done_later(on: Fixture) -> None:
     on.store.hold.clear()
-    busy = [on.threads.submit(on.client.delete, PvName(f"busy-{n}"), timeout_s=5) for n in range(clients.WORKERS)]
-    until(lambda: on.store.waiting == clients.WORKERS + 3)  # and three that look at the volume by themselves
+    busy = [on.threads.submit(on.client.delete, PvName(f"busy-{n}"), timeout_s=5) for n in range(workers.WORKERS)]
+    until(lambda: on.store.waiting == workers.WORKERS + 3)  # and three that look at the volume by themselves
     with pytest.raises(DeadlineError, match="not begun within"):
         on.create(timeout_s=0.1)
     on.store.hold.set()
@@ -140,7 +140,7 @@ def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
     until(lambda: on.store.waiting)
     other = MemoryStore()
     connector = MemoryConnector(other, MemoryBricks(other))
-    client = StorageClient(replace(STORAGE), connector=connector, log=Logger("test"))
+    client = Clients(connector=connector, log=Logger("test")).of(replace(STORAGE))
     client.create(pv(PV, 64 * MIB), timeout_s=10)
     assert not any(future.done() for future in dead)
     client.close()
@@ -149,17 +149,17 @@ def test_a_dead_storage_does_not_slow_another(on: Fixture) -> None:
 def test_what_asks_several_storages_does_not_wait_for_one_that_answers_nothing(
     on: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "STUCK_S", 0.01)
+    monkeypatch.setattr(workers, "STUCK_S", 0.01)
     assert on.client.ask(lambda volumes: volumes.names())(10) == frozenset()
     on.store.hold.clear()
-    hanging = [on.create_elsewhere(f"pvc-{n}") for n in range(clients.STUCK)]
-    until(on.client._stuck)
+    hanging = [on.create_elsewhere(f"pvc-{n}") for n in range(workers.STUCK)]
+    until(on.client._workers.is_stuck)
     with pytest.raises(DeadlineError, match="storage ext, volume vol: not asked, since 8 calls have had no answer"):
         on.client.ask(lambda volumes: volumes.names())(3600)
     on.store.hold.set()
     for future in hanging:
         future.result()
-    assert len(on.client.ask(lambda volumes: volumes.names())(10)) == clients.STUCK
+    assert len(on.client.ask(lambda volumes: volumes.names())(10)) == workers.STUCK
 
 
 def test_while_somebody_looks_for_silent_hosts_again_others_hear_what_was_known(
@@ -176,7 +176,7 @@ def test_while_somebody_looks_for_silent_hosts_again_others_hear_what_was_known(
         raise HostUnreachableError("still")
 
     monkeypatch.setattr(on.connector, "facts", facts)
-    monkeypatch.setattr(clients, "_FACTS_S", 0.0)
+    monkeypatch.setattr(session, "_FACTS_S", 0.0)
     first = on.create_elsewhere()
     assert looking.wait(10)
     with pytest.raises(HostUnreachableError, match="h1:24007 does not answer"):
@@ -187,7 +187,7 @@ def test_while_somebody_looks_for_silent_hosts_again_others_hear_what_was_known(
 
 def test_many_callers_of_a_storage_that_does_not_answer_share_the_time(on: Fixture) -> None:
     on.store.hold.clear()
-    waits = [on.create_elsewhere(f"pvc-{n}", timeout_s=4) for n in range(2 * clients.WAITERS)]
+    waits = [on.create_elsewhere(f"pvc-{n}", timeout_s=4) for n in range(2 * workers.WAITERS)]
     assert re.search(r" within 2\.\d s", str(waits[-1].exception()))
     on.store.hold.set()
     for future in waits:
@@ -238,7 +238,7 @@ def test_a_failure_is_told_to_all_who_wait_and_the_next_call_tries_anew(
     waiting = [on.create_elsewhere(f"pvc-{n}") for n in range(4)]
     assert {type(future.exception()) for future in waiting} == {HostUnreachableError}
     assert on.connector.asked == 1
-    monkeypatch.setattr(clients, "_FACTS_S", 0.0)
+    monkeypatch.setattr(session, "_FACTS_S", 0.0)
     on.connector.error = None
     on.create()
 
@@ -254,7 +254,7 @@ def test_a_storage_with_other_hosts_is_connected_anew_and_keeps_its_promises(on:
 
 def test_a_brick_that_was_replaced_must_enforce_too(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
     on.create()
-    monkeypatch.setattr(clients, "_FACTS_S", 0.0)
+    monkeypatch.setattr(session, "_FACTS_S", 0.0)
     on.bricks.geometry = replace(replica(), bricks=(*replica().bricks[:2], replace(replica().bricks[2], host="h4")))
     on.bricks.idle = {"h4"}
     with pytest.raises(NotEnforcedError, match="h4"):

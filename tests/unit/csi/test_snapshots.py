@@ -317,7 +317,7 @@ def test_a_controller_that_is_started_anew_goes_on_with_what_is_not_whole(on: Si
     with tempfile.TemporaryDirectory() as directory:
         again = Driver(Path(directory))
         again.store, again.bricks = on.store, on.bricks
-        again.clients._connector = on.clients._connector
+        again.clients._shared = replace(again.clients._shared, connector=on.clients._shared.connector)
         again.create("pvc-7")
         until(lambda: not on.filling("pvc-2"))
         again.close()
