@@ -85,5 +85,5 @@ def test_a_mounter_that_is_not_there_is_named_and_found_as_soon_as_it_is(client:
     server = rpc.serve_unix(str(tmp_path / "m.sock"), log=Logger("test"), workers=2)
     mounter_pb2_grpc.add_MounterServicer_to_server(Servicer(), server)  # type: ignore[abstract]
     server.start()
-    assert client.mount(EXT, timeout_s=10) == "/m"
+    assert client.mount(EXT, timeout_s=60) == "/m"
     server.stop(None).wait()
