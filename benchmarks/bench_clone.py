@@ -60,7 +60,7 @@ def _by_brick(volume: Volume, mount: Path) -> Figure:
     copied, listed = (statistics.median(column) for column in zip(*rows, strict=True))
     progress.say(f"1 GiB copied by one brick: {', '.join(f'{copy:.0f}' for copy, _ in rows)} ms")
     return Figure(
-        name=f"1 GiB copied by one brick (some 27 calls), median of {COPIES}",
+        name=f"1 GiB copied by one brick (some 33 calls), median of {COPIES}",
         value=copied,
         unit="ms",
         anchor="listing its directory (3 calls)",

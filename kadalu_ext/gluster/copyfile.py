@@ -16,6 +16,13 @@ from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.objects import Attributes, Buffer, Handle, Objects, OpenFile
 
 CHUNK_BYTES: Final = 1 << 20
+SYNC_BYTES: Final = 64 << 20
+"""After so much that it wrote a copy syncs its file. One sync at the end would wait for all that a brick host has in
+its memory: for minutes with a slow disk, in a single call, and all others on the volume with it. 64 MiB of each of
+copytree.THREADS are seconds, and a sync more is nothing beside 64 calls that carry a MiB each."""
+BRICK_COPY_BYTES: Final = 256 << 20
+"""So much a brick copies in a call, and syncs before the next one, for the same reason: a file system that shares no
+extents writes it all. One that does needs a few milliseconds for each step, so that they are larger than SYNC_BYTES."""
 DEFAULT_ACL: Final = b"system.posix_acl_default"
 _GONE: Final = (ENOENT, ESTALE)
 _NO_COPY_RANGE: Final = (ENOSYS, EOPNOTSUPP, EXDEV)
@@ -158,8 +165,12 @@ class FileCopier:
         size = attributes.size_bytes  # what grows meanwhile is copied up to here: the copy comes to an end
         if self._server_side and self._copied_by_brick(source, target, size):
             return
-        written = 0
-        for begin, end in self._data(source, attributes):
+        written = unsynced = 0
+        for begin, end in _pieces(self._data(source, attributes), SYNC_BYTES):
+            if unsynced + end - begin > SYNC_BYTES:
+                self._objects.sync(target)
+                unsynced = 0
+            unsynced += end - begin
             written = self._copy_range(source, target, begin, end, buffer)
             if written < end:
                 size = written  # it became shorter
@@ -174,7 +185,7 @@ class FileCopier:
             self._check()
             try:
                 with of_source():
-                    count = self._objects.copy_range(source, target, at, size_bytes - at)
+                    count = self._objects.copy_range(source, target, at, min(BRICK_COPY_BYTES, size_bytes - at))
             except OSError as error:
                 if at or error.errno not in _NO_COPY_RANGE:
                     raise
@@ -183,6 +194,8 @@ class FileCopier:
                 break
             self._progress.add(size_bytes=count)
             at += count
+            if at < size_bytes:
+                self._objects.sync(target)
         return True
 
     def _data(self, source: OpenFile, attributes: Attributes) -> Iterator[tuple[int, int]]:
@@ -256,6 +269,13 @@ def found(objects: Objects, directory: Handle, name: bytes) -> tuple[Handle, Att
         if error.errno not in _GONE:
             raise
         return None
+
+
+def _pieces(parts: Iterator[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
+    """The same parts of the file, none larger than `most` bytes."""
+    for begin, end in parts:
+        for at in range(begin, end, most):
+            yield at, min(at + most, end)
 
 
 def _users(names: list[bytes]) -> list[bytes]:

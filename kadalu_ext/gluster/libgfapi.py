@@ -145,11 +145,22 @@ _thread: Final = threading.local()
 _running: Final[dict[int, tuple[str, float]]] = {}
 """By thread: the function that it is in, and since when (time.monotonic())."""
 
+ALLOWED_S: Final[dict[str, float]] = {"glfs_fsync": 600.0, "glfs_copy_file_range": 600.0}
+"""The calls that a brick's disk may rightly keep for minutes: they carry out what many others have left to be done.
+No other call does; should they hang with the disk, the others of the volume do, too, and are noticed by themselves."""
+
 
 def longest() -> tuple[str, float] | None:
-    """Of the calls that have not returned, the one that was made first, and the seconds since then."""
-    first = min(list(_running.values()), key=lambda each: each[1], default=None)
-    return None if first is None else (first[0], time.monotonic() - first[1])
+    """Of the calls that have not returned, the one that has been overdue for longest, and for how many seconds.
+
+    A call is due at once, one of ALLOWED_S after that time; if none is overdue the seconds may be below 0.
+    """
+    now = time.monotonic()
+    overdue = [(now - since - ALLOWED_S.get(name, 0.0), name) for name, since in list(_running.values())]
+    if not overdue:
+        return None
+    seconds, name = max(overdue)
+    return f"{name}, beyond the {ALLOWED_S[name]:.0f} s that it may take," if name in ALLOWED_S else name, seconds
 
 
 def call(name: str, *args: object) -> int:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kadalu_ext.errors import DeadlineError
-from kadalu_ext.gluster import copytree
+from kadalu_ext.gluster import copyfile, copytree
 from kadalu_ext.gluster.copyfile import CHUNK_BYTES
 from kadalu_ext.gluster.copyprogress import CopyProgress
 from tests.unit.gluster.memory_objects import BLOCK, Inode, MemoryObjects, directory, file, seen
@@ -64,6 +64,40 @@ def test_holes_are_not_written() -> None:
     source, target = everything(), directory()
     copy(MemoryObjects(source, target))
     assert target.entries[b"sparse"].written == source.entries[b"sparse"].written == {5}
+
+
+@pytest.mark.parametrize(
+    ("server_side", "step", "synced_at"),
+    [(False, "write", [2, 4, 5]), (True, "copy_range", [1, 2, 3])],
+    ids=["stepwise", "by the brick"],
+)
+def test_a_copy_never_has_more_than_a_part_of_a_large_file_to_be_synced(
+    monkeypatch: pytest.MonkeyPatch, server_side: bool, step: str, synced_at: list[int]
+) -> None:
+    monkeypatch.setattr(copyfile, "CHUNK_BYTES", BLOCK)
+    monkeypatch.setattr(copyfile, "SYNC_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(copyfile, "BRICK_COPY_BYTES", 2 * BLOCK)
+    source, target = directory(large=file(b"x" * (5 * BLOCK), mtime=1)), directory()
+    objects = MemoryObjects(source, target)
+    copy(objects, server_side=server_side)
+    syncs = [at for at, name in enumerate(objects.calls) if name == "sync"]
+    assert [objects.calls[:at].count(step) for at in syncs] == synced_at
+    assert seen(target) == seen(source)
+
+
+def test_the_parts_of_a_sparse_file_are_synced_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copyfile, "SYNC_BYTES", 2 * BLOCK)
+    sparse = file(mtime=1)
+    for block in range(0, 10, 2):
+        sparse.write(b"x" * BLOCK, block * BLOCK)
+    sparse.mtime = 1
+    target = directory()
+    objects = MemoryObjects(directory(sparse=sparse), target)
+    copy(objects)
+    assert [name for name in objects.calls if name in ("write", "sync")] == [
+        *("write", "write", "sync", "write", "write", "sync", "write", "sync")
+    ]
+    assert target.entries[b"sparse"].data == sparse.data
 
 
 def test_a_brick_that_cannot_copy_has_it_done_for_it() -> None:
