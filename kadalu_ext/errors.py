@@ -158,6 +158,10 @@ class GoneError(KubernetesError):
     """The Kubernetes API no longer has the version from which a watch was to go on: list again."""
 
 
+class ShortageError(UnavailableError):
+    """This process lacks something, as descriptors or memory; whom it was to ask is as well as before."""
+
+
 class InProgressError(KadaluExtError):
     """An earlier call for the same volume is still at work."""
 

@@ -96,7 +96,7 @@ class Copies:
         if identity is None:
             raise gone
         progress.known_bytes = self._used_bytes(record.source)
-        begun = bool(self._store.listdir(record.path))
+        begun = bool(self._store.listdir(record.path, 1))
         try:
             self._copy(source, record, progress)
             if begun:

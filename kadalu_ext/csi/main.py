@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import threading
@@ -67,6 +68,7 @@ def controller(args: argparse.Namespace) -> int:
     from kadalu_ext.csi.pools import Pools
     from kadalu_ext.httpd import HttpServer
 
+    allow_descriptors()
     logger = log.Logger("csi-controller")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -100,6 +102,12 @@ def controller(args: argparse.Namespace) -> int:
     sys.stderr.flush()
     # Calls that hang on a dead storage would hold an ordinary exit up; the volume's state is whole at every step.
     os._exit(0)
+
+
+def allow_descriptors() -> None:
+    """Each call of a gluster client has one, each host and brick one or two: the usual 1,024 are soon used up."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

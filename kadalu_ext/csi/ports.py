@@ -43,8 +43,9 @@ class VolumeStore(Protocol):
         """A `new` that is an empty directory is replaced. ENOENT: there is no `old`."""
         ...
 
-    def listdir(self, path: str) -> Sequence[str]:
-        """The names, without `.` and `..`."""
+    def listdir(self, path: str, most: int | None = None) -> Sequence[str]:
+        """The names, without `.` and `..`; at most so many of them, where pods may have made more than a listing holds.
+        EOVERFLOW: there are more."""
         ...
 
     def remove_tree(self, path: str, *, deadline: float | None = None) -> None:

@@ -22,6 +22,8 @@ GLUSTERS_OWN: Final = frozenset({".trashcan", "lost+found"})
 """What a volume's root has that nobody has put there: gluster's trash, and mkfs's."""
 
 _REMOVED: Final = ".kadalu-emptying."
+_ROUND: Final = 10_000
+"""So many names are listed at a time: a pod may have filled the root with more than a listing holds."""
 _CLAIMS: Final = Attribute(path="", name=f"{CLAIM_XATTR}*")
 _OTHERS_WORDS: Final = ("user.", "system.posix_acl_")
 """Attributes of the root that a pod can set."""
@@ -76,14 +78,17 @@ class WholeVolume:
             return True
 
     def strangers(self) -> list[str]:
-        """What the root holds that is not gluster's, sorted."""
+        """What the root holds that is not gluster's, sorted: some of it, if it is much."""
         with self._store() as store:
-            return sorted(set(store.listdir("")) - GLUSTERS_OWN)
+            return sorted(set(store.listdir("", _ROUND)) - GLUSTERS_OWN)
 
     def sweep(self, claim: Claim) -> None:
-        """Removes what a controller that was too slow has left of emptying the volume for the PV before `claim`."""
+        """Removes what a controller that was too slow has left of emptying the volume for the PV before `claim`.
+
+        Not all of it where there is much else: then `strangers` says so.
+        """
         with self._store() as store:
-            for name in store.listdir(""):
+            for name in store.listdir("", _ROUND):
                 tail = name.removeprefix(_REMOVED)
                 if name.startswith(_REMOVED) and tail.isdecimal() and int(tail) < claim.number:
                     store.remove_tree(name)
@@ -115,11 +120,11 @@ class WholeVolume:
                 if self.look().claim != claim:
                     _without((ENOENT, ENOTEMPTY), partial(store.rmdir, place))
                     return False
-                for name in set(store.listdir("")) - GLUSTERS_OWN - {place}:
+                for name in set(store.listdir("", _ROUND)) - GLUSTERS_OWN - {place}:
                     # without the one or the other, it is gone or the place is: then the claim tells
                     _without((ENOENT, *NO_PARENT), partial(store.rename, name, f"{place}/{secrets.token_hex(8)}"))
                 store.remove_tree(place, deadline=deadline)
-                if not set(store.listdir("")) - GLUSTERS_OWN:
+                if not set(store.listdir("", len(GLUSTERS_OWN) + 1)) - GLUSTERS_OWN:
                     return True
 
     def _ask(self, attribute: Attribute) -> tuple[VolumeFacts, list[BrickAnswer]]:

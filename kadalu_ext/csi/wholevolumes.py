@@ -232,7 +232,7 @@ def _whose(claim: Claim) -> str:
 
 def _not_empty(strangers: Sequence[str]) -> str:
     return f"free, and not empty: it holds {', '.join(repr(name[:40]) for name in strangers[:3])}" + (
-        f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+        " and more" if len(strangers) > 3 else ""
     )
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from errno import EOVERFLOW
 from typing import Any, Final
 
 from kadalu_ext.errors import DeadlineError
@@ -73,7 +74,11 @@ class _Server:
         try:
             while True:
                 operation, args = channel.receive()
-                channel.send(_answer(lambda: self._do(channel, operation, args)))  # noqa: B023 (called at once)
+                answer = _answer(lambda: self._do(channel, operation, args))  # noqa: B023 (called at once)
+                try:
+                    channel.send(answer)
+                except OverflowError as error:
+                    channel.send([ERROR, EOVERFLOW, str(error), None])
         except (EOFError, OSError, ValueError):
             channel.close()
 
@@ -104,7 +109,11 @@ class _Server:
             ended = False
             while not ended:
                 ended = done.wait(_TELL_S)
-                channel.send([PROGRESS, progress.files, progress.size_bytes])
+                try:
+                    channel.send([PROGRESS, progress.files, progress.size_bytes])
+                except OSError:
+                    progress.stop()  # nobody waits for it any more: another may be begun
+                    return
 
         telling = threading.Thread(target=tell, daemon=True)
         telling.start()

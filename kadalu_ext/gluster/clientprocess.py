@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
 from itertools import count
 from typing import Any, Final, Self
 
-from kadalu_ext.errors import DeadlineError, UnavailableError
+from kadalu_ext.errors import DeadlineError, ShortageError, UnavailableError
 from kadalu_ext.gluster import clientmain
 from kadalu_ext.gluster.channel import Channel
 from kadalu_ext.gluster.copyprogress import CopyProgress
@@ -27,6 +28,12 @@ START_S: Final = 120.0
 
 _ASKED_S: Final = 2.0
 """A process that lives says within this time what it is at."""
+_UNANSWERED: Final = 3
+"""So often in a row it has not: one that is short of processor time or memory may be late."""
+_IDLE: Final = 8
+"""Channels that are kept: each has two descriptors, and a thread in the other process."""
+_SHORTAGES: Final = (EMFILE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS)
+"""What is said of this process, or its host, and not of the one that is talked to."""
 _ALLOW_S: Final = 0.2
 """So long after a copy was told to stop it hears of it."""
 _ENDED_S: Final = 5.0
@@ -38,19 +45,23 @@ _copies: Final = count(1)
 class ClientProcess:
     """As files.Files, whose operations it takes by their names. Thread-safe: each call has a channel for itself.
 
-    Everything raises UnavailableError if the process has ended, also while it is waited for.
+    Everything raises UnavailableError if the process has ended, also while it is waited for, and ShortageError if this
+    one lacks descriptors or memory: then the operation may have been done or not. OSError EOVERFLOW: the result is
+    larger than a message may be.
     """
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, volume: str, argv: list[str]) -> None:
         """Starts it: see `start`."""
         ours, theirs = socket.socketpair()
         with theirs:
             # A group of its own: Ctrl-C is for this process, which ends that one.
             self._process = subprocess.Popen(argv, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0)
+        self._volume = volume
         self._control = ours
         self._lock = threading.Lock()
         self._idle: list[Channel] = []
         self._waiting: dict[object, float] = {}
+        self._unanswered = 0
         self._why = ""
 
     @classmethod
@@ -65,7 +76,7 @@ class ClientProcess:
         command: tuple[str, ...] = _COMMAND,
     ) -> Self:
         """As files.Files.start, and UnavailableError after START_S. `ready` is called while the process comes up."""
-        client = cls([*command, volume, socket, log_file, str(log_level)])
+        client = cls(volume, [*command, volume, socket, log_file, str(log_level)])
         try:
             ready()
             client._wait_started()
@@ -89,7 +100,7 @@ class ClientProcess:
         """The operation's result. Raises: OSError and DeadlineError, as the operation does."""
         with self._channel() as channel:
             channel.send([operation, args])
-            answer = channel.receive()
+            answer = self._heard(channel)
         return _result(answer)
 
     def copy_tree(
@@ -103,7 +114,7 @@ class ClientProcess:
             channel.send(["copy_tree", [number, allowed, source, target, server_side, deadline]])
             while True:
                 try:
-                    answer = channel.receive(_ALLOW_S)
+                    answer = self._heard(channel, _ALLOW_S)
                 except TimeoutError:
                     # what is told before it has begun there is not heard
                     if progress.allowed_until != allowed and self.call(
@@ -120,7 +131,8 @@ class ClientProcess:
 
     def look(self, longest_s: float) -> str:
         """Why it is of no use any more, empty if it is not so: it has ended, or is killed now, since a single call of
-        the library has been running for `longest_s`, or it does not say which has. Waits two seconds at most.
+        the library has been running for `longest_s`, or three looks in a row it does not say which has, nor answers
+        any call. Waits two seconds at most.
         """
         oldest = min(list(self._waiting.values()), default=math.inf)
         if not self._why and self._process.poll() is None and time.monotonic() - oldest > longest_s:
@@ -131,11 +143,12 @@ class ClientProcess:
         try:
             with self._channel() as channel:
                 channel.send([clientmain.LONGEST, []])
-                try:
-                    found = _result(channel.receive(_ASKED_S))
-                except TimeoutError:
-                    self.kill("it does not say what it is at")
-                    return
+                found = _result(self._heard(channel, _ASKED_S))
+        except TimeoutError:
+            self._unanswered += 1
+            if self._unanswered >= _UNANSWERED:
+                self.kill("it does not say what it is at")
+            return
         except UnavailableError:
             return
         if found is not None and found[1] > longest_s:
@@ -172,6 +185,11 @@ class ClientProcess:
                 )
         return UnavailableError(self._why)
 
+    def _heard(self, channel: Channel, timeout_s: float | None = None) -> Any:
+        answer = channel.receive(timeout_s)
+        self._unanswered = 0
+        return answer
+
     @contextmanager
     def _channel(self) -> Iterator[Channel]:
         """For one request and its answer. What breaks it, or leaves it half used, ends it."""
@@ -184,13 +202,20 @@ class ClientProcess:
         except BaseException as error:
             if channel is not None:
                 channel.close()
-            if isinstance(error, OSError | EOFError | ValueError):
+            if isinstance(error, OSError) and error.errno in _SHORTAGES:
+                raise ShortageError(
+                    f"volume {self._volume}: there is no room for another call of its gluster client: {error.strerror}"
+                ) from error
+            if isinstance(error, OSError | EOFError | ValueError) and not isinstance(error, TimeoutError):
                 raise self._gone(error) from error
             raise
         finally:
             del self._waiting[waits]
         with self._lock:
-            self._idle.append(channel)
+            if len(self._idle) < _IDLE:
+                self._idle.append(channel)
+                return
+        channel.close()
 
     def _taken(self) -> Channel:
         with self._lock:

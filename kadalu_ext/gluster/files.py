@@ -9,6 +9,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final, Self
 
 from kadalu_ext.gluster import libgfapi, tree
@@ -122,9 +123,9 @@ class Files:
         libgfapi.call("glfs_lchown", self._fs, _absolute(path), uid, gid)
         libgfapi.call("glfs_chmod", self._fs, _absolute(path), mode)
 
-    def listdir(self, path: str) -> list[str]:
+    def listdir(self, path: str, most: int | None = None) -> list[str]:
         with libgfapi.names(libgfapi.call("glfs_opendir", self._fs, _absolute(path))) as found:
-            return list(map(os.fsdecode, found))
+            return list(map(os.fsdecode, islice(found, most)))
 
     def remove_tree(self, path: str, deadline: float | None) -> None:
         """Raises DeadlineError as well."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
-from kadalu_ext.errors import DeadlineError, KadaluExtError, UnavailableError, VolumeIOError
+from kadalu_ext.errors import DeadlineError, KadaluExtError, ShortageError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.feed import REFRESH_S, SETTLE_S, Feed, Source
 from kadalu_ext.gluster.files import Files
@@ -198,7 +198,7 @@ class Volume:
                 yield client
             except OSError as error:
                 raise self._failed(error, what) from error
-            except DeadlineError:
+            except (DeadlineError, ShortageError):
                 raise
             except UnavailableError as error:
                 self._lose(starting, str(error))
@@ -387,9 +387,10 @@ class Volume:
         """lchown(2) and chmod(2) of a directory. Not atomic."""
         self._do(f"chown {path}", "own", path, uid, gid, mode)
 
-    def listdir(self, path: str) -> list[str]:
-        """The names in a directory, without `.` and `..`, in no order."""
-        names: list[str] = self._do(f"list {path}", "listdir", path)
+    def listdir(self, path: str, most: int | None = None) -> list[str]:
+        """The names in a directory, without `.` and `..`, in no order: `most` of them. EOVERFLOW: they are too many for
+        a client in a process of its own (channel.py)."""
+        names: list[str] = self._do(f"list {path}", "listdir", path, most)
         return names
 
     def remove_tree(self, path: str, *, deadline: float | None = None) -> None:

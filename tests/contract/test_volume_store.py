@@ -114,6 +114,7 @@ class StoreContract:
         expect(errno.EEXIST, lambda: store.rename(f"{top}/new", f"{top}/full"))
         store.rename(f"{top}/new", f"{top}/empty")
         assert sorted(store.listdir(top)) == ["empty", "full"]
+        assert [len(store.listdir(top, most)) for most in (1, 2, 3)] == [1, 2, 2]
 
     def test_a_rename_tells_apart_whether_source_or_parent_is_missing(self, store: VolumeStore, top: str) -> None:
         expect(errno.ENOENT, lambda: store.rename(f"{top}/missing", f"{top}/new"))

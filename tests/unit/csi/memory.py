@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY
+from errno import EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, EOVERFLOW
 from typing import Final
 
 from kadalu_ext.claim import Claim, newest
@@ -78,6 +78,8 @@ class MemoryStore:
         """Calls wait while it is not set, as they do on a host that is silent."""
         self.hold.set()
         self.waiting = 0
+        self.listed = 1_000_000
+        """How many names a listing holds."""
         self._lock = threading.RLock()
 
     @contextmanager
@@ -121,10 +123,13 @@ class MemoryStore:
             for path in [old, *self._below(old)]:
                 self.nodes[new + path.removeprefix(old)] = self.nodes.pop(path)
 
-    def listdir(self, path: str) -> Sequence[str]:
+    def listdir(self, path: str, most: int | None = None) -> Sequence[str]:
         with self._call():
             self._directory(path)
-            return [posixpath.basename(below) for below in self._below(path) if posixpath.dirname(below) == path]
+            names = [posixpath.basename(below) for below in self._below(path) if posixpath.dirname(below) == path]
+            if most is None and len(names) > self.listed:
+                raise VolumeIOError(EOVERFLOW, path)
+            return names[:most]
 
     def remove_tree(self, path: str, *, deadline: float | None = None) -> None:
         with self._call():

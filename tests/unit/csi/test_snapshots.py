@@ -307,6 +307,21 @@ def test_a_request_for_a_snapshot_that_makes_no_sense_is_refused_by_field(
         on.controller.CreateSnapshot(asked, timeout=10)
 
 
+def test_a_copy_of_more_names_than_can_be_listed_is_gone_on_with(on: Site) -> None:
+    for number in range(20):
+        on.store.write(f"{pv_path(PvName('pvc-1'))}/{number}")
+    on.store.listed = 10
+    on.fails = VolumeIOError(5, "pvc-2: input/output error")
+    with refused(Code.UNAVAILABLE, "input/output error"):
+        on.clone()
+    for number in range(20):
+        on.store.write(f"{pv_path(PvName('pvc-2'))}/{number}")
+    on.fails = None
+    on.clone()
+    until(lambda: not on.filling("pvc-2"))
+    assert len(on.files("pvc-2")) == 21
+
+
 def test_a_controller_that_is_started_anew_goes_on_with_what_is_not_whole(on: Site) -> None:
     on.go.clear()
     with refused(Code.ABORTED, "being filled"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EIO
 
 import pytest
@@ -91,13 +91,13 @@ def test_the_collector_removes_what_comes_later_when_it_is_woken() -> None:
 
 def test_a_crash_of_the_collector_is_logged_and_not_its_end() -> None:
     store = Stubborn()
-    crash: list[Callable[[str], list[str]]] = [store.listdir]  # type: ignore[list-item]
+    crash: list[Callable[[str], Sequence[str]]] = [store.listdir]
 
-    def listdir(path: str) -> list[str]:
+    def listdir(path: str, most: int | None = None) -> Sequence[str]:
         if len(crash) == 1:
             crash.append(listdir)
             raise ZeroDivisionError
-        return list(crash[0](path))
+        return crash[0](path)
 
     store.listdir = listdir  # type: ignore[method-assign]
     collector = collect(store, retry_s=0.01)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kadalu_ext.claim import Claim, ClaimState
+from kadalu_ext.csi import wholevolume
 from kadalu_ext.csi.directories import GROUP_MODE, PV_MODE
 from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.wholevolume import Stores, WholeVolume
@@ -125,6 +126,23 @@ def test_a_volume_that_holds_anything_is_not_taken_and_not_touched(pool: MemoryP
     with pytest.raises(CapacityError, match="middle: free, and not empty: it holds 'letters'"):
         one.create(OTHER)
     assert not pool.volumes["middle"].nodes[""].xattrs
+
+
+def test_a_root_that_holds_more_than_can_be_listed_is_not_taken_and_is_emptied_in_rounds(
+    pool: MemoryPool, one: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wholevolume, "_ROUND", 5)
+    store = pool.volumes[one.create()]
+    store.listed = 5
+    store.mkdir("lost+found", 0o755)
+    for number in range(20):
+        store.write(f"{number}")
+    one.delete()
+    assert one.empty() == {} and set(store.nodes) == {"", "lost+found"}
+    for number in range(20):
+        store.write(f"{number}")
+    with pytest.raises(CapacityError, match=r"small: free, and not empty: it holds .* and more"):
+        one.create(required=GIB, limit=GIB)
 
 
 def test_the_root_gets_the_mode_of_a_pv_and_its_group_and_loses_words_of_the_one_before(

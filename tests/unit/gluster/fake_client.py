@@ -12,7 +12,7 @@ from errno import EEXIST, ENOSPC
 from typing import Any
 
 from kadalu_ext.errors import DeadlineError
-from kadalu_ext.gluster import clientmain, libgfapi
+from kadalu_ext.gluster import channel, clientmain, libgfapi
 from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.files import Files
 
@@ -28,8 +28,8 @@ class FakeFiles(Files):
     def getxattr(self, path: str, name: str) -> bytes:
         return self.attributes[path]
 
-    def listdir(self, path: str) -> list[str]:
-        return list(self.attributes)
+    def listdir(self, path: str, most: int | None = None) -> list[str]:
+        return ["\udcff" * 255] * 100 if path == "full" else list(self.attributes)
 
     def statvfs(self, path: str) -> list[int]:
         return [1 << 60, 2, 3]
@@ -63,6 +63,8 @@ def do(what: str) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.kill(os.getpid(), signal.SIGSEGV)
         threading.Event().wait()
+    elif what == "small messages":
+        channel._MAX_BYTES = 100 * 255 * 6  # type: ignore[misc]
     elif what == "library missing":
         raise OSError("libgfapi.so.0: cannot open shared object file")
 

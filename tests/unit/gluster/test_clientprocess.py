@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from errno import EEXIST, ENOSPC
+from errno import EEXIST, EMFILE, ENOMEM, ENOSPC, EOVERFLOW
 from pathlib import Path
 
 import pytest
 
-from kadalu_ext.errors import DeadlineError, UnavailableError
-from kadalu_ext.gluster import clientprocess
+from kadalu_ext.errors import DeadlineError, ShortageError, UnavailableError
+from kadalu_ext.gluster import clientmain, clientprocess
 from kadalu_ext.gluster.channel import Channel
 from kadalu_ext.gluster.clientprocess import ClientProcess
 from kadalu_ext.gluster.copyprogress import CopyProgress
@@ -54,6 +54,13 @@ def hang(client: ClientProcess, threads: ThreadPoolExecutor, calls: int = 1) -> 
     futures = [threads.submit(client.call, "rmdir", "hang") for _ in range(calls)]
     wait_until(lambda: len(client._waiting) == calls)
     return futures
+
+
+def stop(client: ClientProcess) -> None:
+    """SIGSTOP; its threads go on for a moment after that was sent."""
+    os.kill(client._process.pid, 19)
+    tasks = Path(f"/proc/{client._process.pid}/task")
+    wait_until(lambda: all(") T " in (task / "stat").read_text() for task in tasks.iterdir()))
 
 
 def is_gone(client: ClientProcess) -> bool:
@@ -136,9 +143,77 @@ def test_one_that_does_not_even_say_what_hangs_is_ended(
 ) -> None:
     monkeypatch.setattr(clientprocess, "_ASKED_S", 0.1)
     (hanging,) = hang(client, threads)
-    os.kill(client._process.pid, 19)  # SIGSTOP
-    assert client.look(0.0) == "it does not say what it is at"
+    stop(client)
+    assert [client.look(0.0) for _ in range(3)] == ["", "", "it does not say what it is at"]
     assert isinstance(hanging.exception(PATIENT_S), UnavailableError)
+
+
+def test_one_that_answers_in_between_is_left_alone_and_no_call_gets_the_late_answer_of_another(
+    client: ClientProcess, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clientprocess, "_ASKED_S", 0.1)
+    hang(client, threads)
+    for _ in range(2):
+        stop(client)
+        assert [client.look(0.0) for _ in range(2)] == ["", ""]
+        os.kill(client._process.pid, 18)  # SIGCONT
+        assert client.call("statvfs", "") == [1 << 60, 2, 3]
+    client.kill("test")
+
+
+def test_an_answer_that_is_too_large_is_an_error_of_its_call_alone() -> None:
+    client = start("small messages")
+    try:
+        with pytest.raises(OSError, match="153405 bytes are more than a message has room for") as raised:
+            client.call("listdir", "full")
+        assert raised.value.errno == EOVERFLOW
+        assert client.call("listdir", "") == [] and client.look(0.0) == ""
+    finally:
+        client.end()
+
+
+def test_a_shortage_of_this_process_is_not_the_end_of_that_one(
+    client: ClientProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(EMFILE, os.strerror(EMFILE))
+
+    for name in ("socketpair", "send_fds"):
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, name, fail)
+            with pytest.raises(ShortageError, match=r"volume : there is no room .*: Too many open files"):
+                client.call("listdir", "")
+    assert client.call("listdir", "") == [] and client.look(0.0) == ""
+
+
+def test_a_copy_that_nobody_waits_for_any_more_is_stopped(
+    client: ClientProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(ENOMEM, os.strerror(ENOMEM))
+
+    number = next(clientprocess._copies)
+    monkeypatch.setattr(clientprocess, "_copies", iter((number,)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Channel, "receive", fail)
+        with pytest.raises(ShortageError, match="Cannot allocate memory"):
+            client.copy_tree("endless", "target", False, None, CopyProgress())
+    until = time.monotonic() + 3600
+    wait_until(lambda: client.call(clientmain.ALLOW, number, until))
+    wait_until(lambda: not client.call(clientmain.ALLOW, number, until))
+
+
+def test_no_more_channels_are_kept_than_a_few(client: ClientProcess, threads: ThreadPoolExecutor) -> None:
+    together = threading.Barrier(12)
+
+    def call() -> None:
+        with client._channel():
+            together.wait(PATIENT_S)
+
+    for future in [threads.submit(call) for _ in range(12)]:
+        future.result(PATIENT_S)
+    assert len(client._idle) == 8
+    assert client.call("listdir", "") == []
 
 
 def test_a_crash_is_named_to_who_waits_and_to_who_looks(client: ClientProcess, threads: ThreadPoolExecutor) -> None:

@@ -18,6 +18,7 @@ from kadalu_ext.errors import (
     HostUnreachableError,
     KadaluExtError,
     NotFoundError,
+    ShortageError,
     UnavailableError,
     VolumeIOError,
 )
@@ -337,6 +338,18 @@ def test_a_client_that_crashed_is_named_once_and_followed_by_another(processes: 
         volume.mkdir("x", 0o755)
         assert (len(processes.started), processes.lost) == (2, ["it died of SIGSEGV"])
         assert processes.started[0].ended.is_set()
+
+
+def test_a_shortage_of_this_process_costs_no_client(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ShortageError("Too many open files")
+
+    with processes.open() as volume:
+        with monkeypatch.context() as patched, pytest.raises(ShortageError):
+            patched.setattr(processes.started[0], "call", fail)
+            volume.mkdir("x", 0o755)
+        volume.mkdir("x", 0o755)
+        assert (len(processes.started), processes.lost) == (1, [])
 
 
 def test_a_client_that_hangs_is_ended_without_a_call_and_the_next_one_is_given_time(processes: Processes) -> None:
