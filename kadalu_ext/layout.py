@@ -24,7 +24,8 @@ from typing import Final
 
 import xxhash
 
-from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName, changed_name, staging_name
+from kadalu_ext.errors import PvNameError
+from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR, PvName, changed_name, check_pv_name, staging_name
 
 TRASH_DIR: Final = "trash"
 ARCHIVE_DIR: Final = "archived"
@@ -84,21 +85,22 @@ class RecordNames:
 
 
 def record_names(entries: Iterable[str]) -> RecordNames:
-    """The names in `info/quota` told apart; what begins with a dot and is none of ours is passed over."""
+    """The names in `info/quota` told apart; what is none of ours, or of a name that no PV has, is passed over."""
     whole, staged, archived, abandoned = set(), set(), set(), set()
     changes, fillers = dict[PvName, set[str]](), dict[PvName, set[str]]()
     for entry in entries:
         if not entry.startswith("."):
-            whole.add(PvName(entry))
-        elif match := _STAGED.fullmatch(entry):
+            if _is_pv_name(entry):
+                whole.add(PvName(entry))
+        elif (match := _STAGED.fullmatch(entry)) and _is_pv_name(match[1]):
             staged.add(PvName(match[1]))
-        elif match := _ARCHIVED.fullmatch(entry):
+        elif (match := _ARCHIVED.fullmatch(entry)) and _is_pv_name(owner(match[1])):
             archived.add(match[1])
-        elif match := _ABANDONED.fullmatch(entry):
+        elif (match := _ABANDONED.fullmatch(entry)) and _is_pv_name(owner(match[1])):
             abandoned.add(match[1])
-        elif match := _CHANGED.fullmatch(entry):
+        elif (match := _CHANGED.fullmatch(entry)) and _is_pv_name(match[1]):
             changes.setdefault(PvName(match[1]), set()).add(match[2])
-        elif match := _FILLER.fullmatch(entry):
+        elif (match := _FILLER.fullmatch(entry)) and _is_pv_name(match[1]):
             fillers.setdefault(PvName(match[1]), set()).add(match[2])
     return RecordNames(
         whole=frozenset(whole),
@@ -108,6 +110,14 @@ def record_names(entries: Iterable[str]) -> RecordNames:
         archived=frozenset(archived),
         abandoned=frozenset(abandoned),
     )
+
+
+def _is_pv_name(name: str) -> bool:
+    try:
+        check_pv_name(name)
+    except PvNameError:
+        return False
+    return True
 
 
 def gid_path(gid: int, name: PvName) -> str:

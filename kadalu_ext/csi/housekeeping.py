@@ -49,6 +49,7 @@ class Housekeeper:
         self._log = log
         self._every_s = every_s
         self._ages = Ages()
+        self._stuck: frozenset[str] = frozenset()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"housekeeping-{storage}", daemon=True)
         self.promised: Promised | None = None
@@ -73,9 +74,15 @@ class Housekeeper:
     def _turn(self) -> None:
         try:
             self.promised = self._volumes.promised()
-            if old := self._ages.old(self._volumes.left(), age_s=LEFT_S):
-                self._volumes.sweep(old)
-                self._log.info("preparations swept", storage=self._storage, entries=sorted(old)[:_SHOWN], of=len(old))
+            old = self._ages.old(self._volumes.left(), age_s=LEFT_S)
+            stuck = self._volumes.sweep(old)
+            for path in sorted(stuck.keys() - self._stuck):
+                self._log.warning("entry not swept", storage=self._storage, path=path, reason=str(stuck[path]))
+            self._stuck = frozenset(stuck)
+            if old and (swept := old - self._volumes.left()):
+                self._log.info(
+                    "preparations swept", storage=self._storage, entries=sorted(swept)[:_SHOWN], of=len(swept)
+                )
         except KadaluExtError as error:
             self.promised = None
             self._log.debug("volume not looked at", storage=self._storage, reason=str(error))

@@ -19,7 +19,7 @@ from kadalu_ext.csi.pools import Pools
 from kadalu_ext.csi.sharing import Sharing
 from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.errors import InvalidInputError, KadaluExtError, RecordError, TokenError, UnavailableError
-from kadalu_ext.record import PV_KIND, PvName, QuotaRecord
+from kadalu_ext.record import PV_KIND, PvName, QuotaRecord, is_snapshot
 from kadalu_ext.storage import Storage, StorageName, parse_volume_id, volume_id
 from kadalu_ext.storages import Storages
 
@@ -121,7 +121,7 @@ class Listing:
 
         try:
             storage = self._storages.find(name)
-            return taken if storage.pool else self._clients.of(storage).ask(lambda volumes: sorted(volumes.names()))
+            return taken if storage.pool else self._clients.of(storage).ask(_pvs)
         except KadaluExtError as error:
             failed = error
 
@@ -171,6 +171,11 @@ class Listing:
         clients = {name: self._clients.known(name) for name in self._storages.names()}
         volumes = {StorageName(name): client.volume_id for name, client in clients.items() if client is not None}
         return Sharing(volumes=volumes, silent=silent)
+
+
+def _pvs(volumes: Volumes) -> Sequence[PvName]:
+    """No snapshots: where a page ends is a token, which is the id of a PV."""
+    return sorted(name for name in volumes.names() if not is_snapshot(name))
 
 
 _Found = list[tuple[QuotaRecord, Sequence[Condition]]]

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from errno import ENOENT
+from collections.abc import Mapping, Sequence
+from errno import ENOENT, ENOTCONN, EROFS
 from typing import Final
 
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import NO_PARENT, VolumeStore
 from kadalu_ext.csi.records import RECORD_MODE, Records
 from kadalu_ext.errors import VolumeIOError
-from kadalu_ext.layout import ARCHIVE_DIR, TRASH_DIR, archive_path, is_archive_of, pv_path, trash_path
+from kadalu_ext.layout import (
+    ARCHIVE_DIR,
+    TRASH_DIR,
+    archive_path,
+    archived_record_path,
+    is_archive_of,
+    pv_path,
+    trash_path,
+)
 from kadalu_ext.record import PvName
 
 _PROOF_XATTR: Final = "user.kadalu.proof"
 """Of trash and archive: written to see whether the volume takes writes."""
+
+
+OF_THE_VOLUME: Final = (ENOTCONN, EROFS)
+"""What an entry cannot be blamed for: a minority of the bricks is up."""
 
 
 class Removal:
@@ -25,6 +37,8 @@ class Removal:
         self._store = store
         self._directories = directories
         self._records = records
+        self.stuck: Mapping[str, VolumeIOError] = {}
+        """By its path, what was not in the archive any more and could not be forgotten when it was looked at last."""
 
     def to_archive(self, name: PvName, entry: str) -> bool:
         """Whether there was a PV, which is `entry` of the archive now."""
@@ -45,12 +59,21 @@ class Removal:
             return ()
 
     def forget_what_people_removed(self) -> bool:
-        """What is no longer in the archive counts no longer; whether there was any."""
+        """What is no longer in the archive counts no longer; whether there was any.
+
+        What cannot be forgotten counts on, and stops no other: see `stuck`."""
         recorded = self._records.names().archived
         gone = recorded - set(self._entries()) if recorded else frozenset()
+        stuck: dict[str, VolumeIOError] = {}
         for entry in gone:
-            self._records.forget_archived(entry)
-        return bool(gone)
+            try:
+                self._records.forget_archived(entry)
+            except VolumeIOError as error:
+                if error.errno in OF_THE_VOLUME:
+                    raise
+                stuck[archived_record_path(entry)] = error
+        self.stuck = stuck
+        return len(stuck) < len(gone)
 
     def to_trash(self, name: PvName) -> None:
         # The suffix is new each time: a PV of the same name may be in the trash still.

@@ -25,7 +25,7 @@ from kadalu_ext.csi.leases import Leases, mark
 from kadalu_ext.csi.ports import BrickProbe, CopyProgress, VolumeStore
 from kadalu_ext.csi.promises import Promised, Promises, Reservation
 from kadalu_ext.csi.records import Records
-from kadalu_ext.csi.removal import Removal
+from kadalu_ext.csi.removal import OF_THE_VOLUME, Removal
 from kadalu_ext.csi.same import check_same
 from kadalu_ext.errors import (
     BricksDownError,
@@ -40,9 +40,12 @@ from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
 from kadalu_ext.layout import (
+    abandoned_path,
     archive_entry,
+    filler_path,
     owner,
     pv_path,
+    staged_record_path,
 )
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
 from kadalu_ext.storage import Quota, StorageName
@@ -243,22 +246,35 @@ class Volumes:
             names.staged | names.abandoned | {_filler(name, each) for name in deleted for each in names.fillers[name]}
         )
 
-    def sweep(self, left: Collection[str]) -> None:
+    def sweep(self, left: Collection[str]) -> Mapping[str, VolumeIOError]:
         """Abandons what is in preparation, and ends the rest: of `left`, which was there for long enough.
 
-        See housekeeping.py for how long that is. Repeatable.
+        What cannot be ended, and why, by its path, with what of the archive cannot be forgotten; it does not stop the
+        rest. See housekeeping.py for how long that is. Repeatable.
         """
+        stuck: dict[str, VolumeIOError] = {}
+
+        def end(path: str, *steps: Callable[[], object]) -> None:
+            try:
+                for step in steps:
+                    step()
+            except VolumeIOError as error:
+                if error.errno in OF_THE_VOLUME:
+                    raise
+                stuck[path] = error
+
         with self._explained():
             names = self._records.names()
             for name in names.staged.intersection(left):
-                self._records.abandon(name)
+                end(staged_record_path(name), partial(self._records.abandon, name))
             for entry in names.abandoned.intersection(left):
-                self._end_growth(owner(entry), names.changes)
-                self._records.forget_abandoned(entry)
+                grown = partial(self._end_growth, owner(entry), names.changes)
+                end(abandoned_path(entry), grown, partial(self._records.forget_abandoned, entry))
             for name in names.fillers.keys() - names.whole:
                 for each in names.fillers[name]:
                     if _filler(name, each) in left:
-                        self._records.end_filling(name, each)
+                        end(filler_path(name, each), partial(self._records.end_filling, name, each))
+        return {**stuck, **self._removal.stuck}
 
     def _end_growth(self, name: PvName, changes: Mapping[PvName, frozenset[str]]) -> None:
         """Should it have been one, and got so far that the record is written, every controller reads that."""

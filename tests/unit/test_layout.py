@@ -58,3 +58,10 @@ def test_records_those_in_preparation_and_what_tells_of_changes_are_told_apart(
     assert (set(found.whole), set(found.staged)) == (whole, staged)
     assert found.changes == dict.fromkeys(changed, frozenset({suffix}))
     assert set(map(layout.owner, found.abandoned)) == abandoned
+
+
+@pytest.mark.parametrize("name", ["-a", "no\udcffutf8", "a b", "a" * 254])
+def test_what_no_pv_can_be_called_is_no_record(name: str) -> None:
+    suffix = "0123456789abcdef"
+    ends = ("new", f"{suffix}.changed", f"{suffix}.archived", f"{suffix}.abandoned", f"{suffix}.filler")
+    assert layout.record_names([name, *(f".{name}.{end}" for end in ends)]) == layout.record_names([])

@@ -237,3 +237,24 @@ def test_the_housekeeper_sweeps_what_is_old_and_knows_what_is_promised(
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
     keeper.stop()
+
+
+def test_what_cannot_be_swept_stops_no_other_and_is_told_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(housekeeping, "LEFT_S", 0.0)
+    site.records.stage(pv(PV, 64 * MIB))
+    suffix = "0" * 16
+    bad = [f"info/quota/.bad.{suffix}.abandoned", f"info/quota/.file.{suffix}.abandoned"]
+    bad.append(f"info/quota/.bad.{suffix}.filler")
+    for path in (bad[0], bad[2]):
+        site.store.mkdir(path, 0o700)
+        site.store.write(f"{path}/somebody-s")
+    site.store.write(bad[1])
+    keeper = Housekeeper(site.controller(), storage="ext", log=Logger("test"))
+    for _ in range(4):
+        keeper._turn()
+    assert keeper.promised is not None and keeper.promised.size_bytes == 0
+    assert sorted(site.store.listdir("info/quota")) == sorted(path.rpartition("/")[2] for path in bad)
+    told = [vars(each)["path"] for each in caplog.records if each.message == "entry not swept"]
+    assert told == sorted(bad)

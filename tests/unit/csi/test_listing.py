@@ -14,9 +14,10 @@ from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.listing import Listing, Page
 from kadalu_ext.csi.pools import Pools
 from kadalu_ext.csi.ports import BrickProbe, VolumeFacts, VolumeStore
+from kadalu_ext.csi.volumes import Volumes
 from kadalu_ext.errors import DeadlineError, HostUnreachableError, InvalidInputError, TokenError, UnavailableError
 from kadalu_ext.log import Logger
-from kadalu_ext.record import SNAPSHOT_KIND, PvName
+from kadalu_ext.record import SNAPSHOT_KIND, PvName, QuotaRecord
 from kadalu_ext.storage import Storage, StorageName, to_json, volume_id
 from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
@@ -170,3 +171,23 @@ def test_a_dead_storage_hides_no_other_and_is_named_at_the_end(site: Site) -> No
     with pytest.raises(TokenError, match="does so now; begin again"):
         site.page(rest)
     assert ids(site.page()) == ALL
+
+
+def test_a_page_that_ends_by_time_ends_at_a_pv(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.make("ext/a", "ext/b", "ext/zz")
+    site.clients.of(site.storage("ext")).snapshot(PvName("snapshot.s1"), PvName("a"), timeout_s=10)
+    for stranger in ("c\udcff", "-c"):
+        site.connectors["ext"].memory.mkdir(f"info/quota/{stranger}", 0o700)
+    read, looked = Volumes.record, list[str]()
+
+    def noted(volumes: Volumes, name: PvName) -> QuotaRecord | None:
+        looked.append(name)
+        return read(volumes, name)
+
+    monkeypatch.setattr(Volumes, "record", noted)
+    token, found = "", list[str]()
+    while not found or token:
+        page = site.listing.page(max_entries=0, token=token, timeout_s=1e-9 if looked else 10)
+        token, found = page.next_token, [*found, *ids(page)]
+    assert found == ["ext/a", "ext/b", "ext/zz"]
+    assert looked == ["a", "b", "zz"]

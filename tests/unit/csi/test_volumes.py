@@ -474,6 +474,23 @@ def test_what_people_remove_from_the_archive_counts_no_longer(on: Fixture) -> No
     assert on.volumes.promised().size_bytes == 512 * MIB
 
 
+def test_what_cannot_be_forgotten_hides_no_other_and_no_lack_of_room(on: Fixture) -> None:
+    for name in (PV, PvName("pvc-2")):
+        on.create(name, 512 * MIB)
+        on.volumes.archive(name)
+    first, second = archived(on)
+    stuck = f"info/quota/.{first.removeprefix('archived/')}.archived"
+    on.store.write(f"{stuck}/somebody-s")
+    on.store.remove_tree(first)
+    with pytest.raises(CapacityError):
+        on.create()
+    assert on.volumes.promised().size_bytes == GIB
+    assert list(on.volumes.sweep(())) == [stuck]
+    on.store.remove_tree(second)
+    on.create(size_bytes=512 * MIB)
+    assert on.volumes.promised().size_bytes == GIB
+
+
 class Meanwhile(Records):
     """A listing, after which something happens that it does not show."""
 
