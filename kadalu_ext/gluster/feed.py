@@ -16,7 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from kadalu_ext.errors import HostSilentError, HostUnreachableError, TlsError, VolfileError, WireError
+from kadalu_ext.errors import (
+    HostSilentError,
+    HostUnreachableError,
+    TlsError,
+    UnavailableError,
+    VolfileError,
+    WireError,
+)
 from kadalu_ext.gluster import volfile
 from kadalu_ext.gluster.client import SHARED, Glusterd, first_answer
 from kadalu_ext.gluster.clientvolfile import Brick, TlsFiles, brick, client_volfile, wants_tls
@@ -166,6 +173,7 @@ class Feed:
         self._server = VolfileServer(path)
         self._lock = threading.Lock()
         self._begun = 0
+        """How often it was begun or stopped."""
         self._hidden: frozenset[str] | None = None
         self._bricks: Mapping[str, Brick] = {}
         self._ports: dict[Brick, int] = {}
@@ -181,10 +189,15 @@ class Feed:
         return self._bricks
 
     def begin(self, source: Source) -> None:
-        """Serves the volfile for a client that is about to start: without all hosts that are silent now."""
+        """Serves the volfile for a client that is about to start: without all hosts that are silent now.
+
+        Raises also: UnavailableError once it is closed.
+        """
         volume = self._fetch(source)
         probed = self._probe(source, volume, None)
         with self._lock:
+            if self._closed:
+                raise UnavailableError(f"volume {source.volume}: its client is closed, its volfile no longer served")
             self._begun += 1
             self._ports = {}
             self._serve(source, volume, probed.silent, probed.ports)
@@ -194,13 +207,17 @@ class Feed:
 
         A host that falls silent is never hidden from a client that runs: the client has noticed by itself, and taking
         the connection away would cost it what it still waits for.
+
+        If it is stopped or closed meanwhile, nothing is served.
         """
         self._hear(source)
         begun, hidden = self._begun, self._hidden
         volume = self._fetch(source)
         probed = self._probe(source, volume, hidden)
         with self._lock:
-            return begun == self._begun and self._serve(source, volume, probed.silent, probed.ports)
+            if self._closed or begun != self._begun:
+                return False
+            return self._serve(source, volume, probed.silent, probed.ports)
 
     def _serve(self, source: Source, volume: Volfile, hidden: frozenset[str], ports: Mapping[Brick, int]) -> bool:
         if source.tls is None and any(map(wants_tls, volume.xlators)):
@@ -262,14 +279,16 @@ class Feed:
     def stop(self) -> None:
         """Serves nobody and listens to nobody, until the next `begin`."""
         self.rest()
-        self._server.close()
+        with self._lock:
+            self._begun += 1  # a refresh that is under way is of before
+            self._server.close()
 
     def close(self) -> None:
         """Stops serving and listening. Clients go on with what they have."""
         with self._lock:
             self._closed = True
+            self._server.close()
         self.rest()
-        self._server.close()
 
 
 def _private(path: str, flags: int) -> int:

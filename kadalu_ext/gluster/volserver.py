@@ -45,14 +45,15 @@ class VolfileServer:
         what was served; True if so.
 
         Listens from the first call on: before that clients are refused, and come back.
-        Raises: OSError if the socket cannot be made.
+        Raises: OSError if the socket cannot be made, RuntimeError if there is no thread for it. The next call
+        tries again.
         """
         with self._lock:
             if (volume, volfile) == self._served:
                 return False
-            self._served = volume, volfile
             if self._listener is None:
                 self._listen()
+            self._served = volume, volfile
             clients = tuple(self._clients)
         for client in clients:
             client.send(messages.fetchspec_call(next(self._xids)))
@@ -82,11 +83,11 @@ class VolfileServer:
             # before it listens nobody can connect: no moment at which another user could
             os.chmod(self.path, 0o600)
             listener.listen(16)
-        except OSError:
+            threading.Thread(target=self._accept, args=(listener,), name="volfile-accept", daemon=True).start()
+        except BaseException:
             listener.close()
             raise
         self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), name="volfile-accept", daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -94,7 +95,10 @@ class VolfileServer:
                 accepted, _ = listener.accept()
             except OSError:
                 return  # closed
-            threading.Thread(target=self._talk, args=(_Connection(accepted),), name="volfile", daemon=True).start()
+            try:
+                threading.Thread(target=self._talk, args=(_Connection(accepted),), name="volfile", daemon=True).start()
+            except RuntimeError:
+                accepted.close()  # no thread for it; it comes back
 
     def _talk(self, client: _Connection) -> None:
         with self._lock:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from kadalu_ext.errors import TlsError
+from kadalu_ext.errors import TlsError, UnavailableError
 from kadalu_ext.gluster import volfile
 from kadalu_ext.gluster.clientvolfile import Brick
 from kadalu_ext.gluster.feed import Feed, Probed, Source
@@ -41,8 +41,10 @@ class World:
     ports: dict[Brick, int] = field(default_factory=lambda: {("h", "/b"): 49152})
     hosts: FakeHosts = field(default_factory=FakeHosts)
     told: list[str] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
 
     def probe(self, _source: Source, _volume: Volfile, among: frozenset[str] | None) -> Probed:
+        self.meanwhile()
         return Probed(silent=self.silent if among is None else self.silent & among, ports=self.ports)
 
 
@@ -94,6 +96,22 @@ def test_hosts_are_listened_to_while_there_is_a_client_with_what_they_are_spoken
     feed.close()
     feed.refresh(PLAIN)
     assert world.hosts.hosts() == []
+
+
+@pytest.mark.parametrize("end", [Feed.stop, Feed.close])
+def test_what_was_under_way_when_it_ended_serves_nothing(feed: Feed, world: World, end: Callable[[Feed], None]) -> None:
+    feed.begin(PLAIN)
+    world.meanwhile = lambda: end(feed)
+    assert not feed.refresh(PLAIN)
+    with pytest.raises(ConnectionRefusedError):
+        brick(feed)
+
+
+def test_it_does_not_begin_once_it_is_closed(feed: Feed, world: World) -> None:
+    world.meanwhile = feed.close
+    with pytest.raises(UnavailableError, match="volume v: its client is closed"):
+        feed.begin(PLAIN)
+    assert not os.path.exists(feed.path)
 
 
 def test_a_brick_that_wants_tls_of_a_storage_without_is_an_error_with_the_remedy(feed: Feed, world: World) -> None:

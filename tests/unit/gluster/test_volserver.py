@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,38 @@ def test_another_server_takes_over_the_path_of_one_that_was_killed(server: Volfi
 def test_a_path_too_long_for_a_socket_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="107 bytes"):
         VolfileServer(str(tmp_path / ("x" * 120)))
+
+
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_a_socket_without_a_thread_is_none_and_the_next_call_makes_it(
+    server: VolfileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        without_threads(full)
+        with pytest.raises(RuntimeError):
+            server.serve("vol", "volume one")
+    with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+        early.connect(server.path)
+    assert server.serve("vol", "volume one")
+    later = Client(server.path)
+    assert later.getspec() == "volume one"
+    later.socket.close()
+
+
+def test_a_client_without_a_thread_is_hung_up_on_and_the_next_is_served(
+    server: VolfileServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        without_threads(full)
+        refused = Client(server.path)
+        assert refused.socket.recv(1) == b""
+        refused.socket.close()
+    later = Client(server.path)
+    assert later.getspec() == "volume one"
+    later.socket.close()
