@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -211,9 +212,16 @@ class Volume:
     def _starting(self) -> Future[Client]:
         client = self._client
         if client is None or (client.done() and client.exception() is not None):
-            client = self._client = Future()
+            client, self._client = Future(), None
             self._started_at = time.monotonic()
-            threading.Thread(target=self._start, args=(client,), name=f"gfapi-{self._volume}", daemon=True).start()
+            try:
+                threading.Thread(target=self._start, args=(client,), name=f"gfapi-{self._volume}", daemon=True).start()
+            except RuntimeError as error:
+                raise UnavailableError(
+                    f"volume {self._volume}: there is no thread for the start of its client: {error}. "
+                    "The next call tries again"
+                ) from error
+            self._client = client
         return client
 
     def _started(self, client: Future[Client]) -> Client:
@@ -268,19 +276,23 @@ class Volume:
     def _follow(self) -> None:
         """From the first start on, the client follows its volume: one thread, until it is closed."""
         with self._state:
-            if self._follower is None:
-                self._follower = threading.Thread(target=self._refresh, name=f"follow-{self._volume}", daemon=True)
-                self._follower.start()
+            if self._follower is None or not self._follower.is_alive():
+                follower = threading.Thread(target=self._refresh, name=f"follow-{self._volume}", daemon=True)
+                follower.start()
+                self._follower = follower
             else:
                 self._changed.set()
 
     def _refresh(self) -> None:
         while not self._closed.is_set():
-            self._look()
             try:
+                self._look()
                 self._feed.refresh(self._settings.source())
             except (KadaluExtError, OSError):
                 pass  # the client goes on with what it has; whoever asks the bricks learns what is wrong
+            except Exception:
+                # Told like one that ends a thread. This one goes on: no other ends a client that hangs.
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             self._looked.set()
             if self._changed.wait(self._settings.refresh_s):
                 self._changed.clear()

@@ -287,7 +287,7 @@ class FakeProcess:
         self.ended = threading.Event()
 
     def call(self, operation: str, *args: object) -> object:
-        if operation == "rmdir":
+        if operation == "rmdir" and not self.why:
             self.ended.wait(PATIENT_S)
         if self.why or self.ended.is_set():
             raise UnavailableError(self.why or "it is closed")
@@ -407,3 +407,61 @@ def test_a_start_that_crashes_is_told_as_such(processes: Processes, monkeypatch:
     with pytest.raises(UnavailableError, match=r"had to be ended: it died of SIGABRT\. The next call starts another"):
         processes.open()
     assert processes.lost == ["it died of SIGABRT"]
+
+
+def test_a_start_without_a_thread_says_so_and_the_next_call_tries_again(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with processes.open() as volume:
+        processes.started[0].why = "it died of SIGSEGV"
+        wait_until(lambda: processes.lost)
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                with pytest.raises(
+                    UnavailableError, match=r"volume rep: there is no thread .*: can't start new thread"
+                ):
+                    volume.mkdir("x", 0o755)
+        volume.mkdir("x", 0o755)
+
+
+def test_what_goes_wrong_unforeseen_in_a_look_is_told_and_the_next_one_comes(
+    library: FakeLibrary, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
+
+    def stray() -> set[str]:
+        raise RuntimeError("can't start new thread")
+
+    with processes.open() as volume:
+        library.silent = stray
+        wait_until(lambda: told)
+        assert isinstance(told[0], RuntimeError)
+        library.silent = set
+        processes.started[0].hangs_s = gfapi.HUNG_S + 1
+        wait_until(lambda: processes.lost == ["glfs_mkdir has hung"])
+        volume.mkdir("x", 0o755)
+
+
+def test_a_client_has_somebody_who_looks_after_it_even_if_its_forerunners_is_gone(
+    library: FakeLibrary, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def ended() -> set[str]:
+        raise SystemExit
+
+    with processes.open() as volume:
+        library.silent = ended
+        wait_until(lambda: volume._follower and not volume._follower.is_alive())
+        library.silent = set
+        processes.started[0].why = "it died of SIGSEGV"
+        with pytest.raises(UnavailableError):
+            volume.rmdir("x")
+        volume.mkdir("x", 0o755)
+        processes.started[1].why = "it died of SIGBUS"
+        wait_until(lambda: processes.lost == ["it died of SIGSEGV", "it died of SIGBUS"])
