@@ -66,6 +66,7 @@ def controller(args: argparse.Namespace) -> int:
     from kadalu_ext.csi.controller import Controller
     from kadalu_ext.csi.metrics import Metrics
     from kadalu_ext.csi.pools import Pools
+    from kadalu_ext.gluster import owndir
     from kadalu_ext.httpd import HttpServer
 
     allow_descriptors()
@@ -73,6 +74,7 @@ def controller(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    owndir.sweep()  # of the one before in this pod: /tmp outlives a container
     storages = Storages(args.storages, args.tls)
 
     def lost(storage: Storage, why: str) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +22,7 @@ from kadalu_ext.gluster.copyprogress import CopyProgress
 from kadalu_ext.gluster.feed import REFRESH_S, SETTLE_S, Feed, Source
 from kadalu_ext.gluster.files import Files
 from kadalu_ext.gluster.messages import Gfid
+from kadalu_ext.gluster.owndir import OwnDirectory
 from kadalu_ext.gluster.tls import Tls
 
 LOG_LEVEL_WARNING: Final = 5
@@ -121,8 +120,8 @@ class Volume:
         self._volume = settings.volume
         self._changed = threading.Event()
         """Something about the volume may have, or the client is closed."""
-        self._directory = tempfile.mkdtemp(prefix="kadalu-ext-")  # mode 0700
-        self._feed = Feed(os.path.join(self._directory, "volfile.sock"), told=self._changed.set)
+        self._directory = OwnDirectory()
+        self._feed = Feed(os.path.join(self._directory.path, "volfile.sock"), told=self._changed.set)
         self._follower: threading.Thread | None = None
         self._looked = threading.Event()
         """Hosts that were silent at the start were looked at again."""
@@ -331,7 +330,7 @@ class Volume:
                 pass
             client.result().end()
         self._feed.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.remove()
 
     def _unused(self, timeout_s: float) -> bool:
         with self._state:
