@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from errno import ENOENT, ENOTCONN, EROFS
 from typing import Final
@@ -39,6 +40,10 @@ class Removal:
         self._records = records
         self.stuck: Mapping[str, VolumeIOError] = {}
         """By its path, what was not in the archive any more and could not be forgotten when it was looked at last."""
+        self._making = threading.Lock()
+        """Two that make the trash at once may leave a brick without it: the second hears that it is there, and its
+        lookup heals it onto a brick that is just making it for the first, where the later mkdir fails and takes the
+        directory away again (docs/facts.md)."""
 
     def to_archive(self, name: PvName, entry: str) -> bool:
         """Whether there was a PV, which is `entry` of the archive now."""
@@ -90,7 +95,8 @@ class Removal:
         else:
             return True
         # A minority of the bricks may not know of a PV that exists, and says so; only the majority takes a write.
-        self._directories.make(directory, RECORD_MODE)
+        with self._making:
+            self._directories.make(directory, RECORD_MODE)
         self._store.setxattr(directory, _PROOF_XATTR, b"1")
         try:
             self._store.rename(source, target)
