@@ -117,7 +117,8 @@ class Promises:
         growing: bool = False,
     ) -> Iterator[Reservation]:
         """While the block runs, what `record` promises is counted by every controller: it is prepared, and the block
-        publishes it. If there is a record of that name already, nothing is prepared and nothing promised.
+        publishes it, and lets this controller `learn` of it. If there is a record of that name already, nothing is
+        prepared and nothing promised.
 
         growing: there is one, and the block writes the new one, lets all controllers `learn` of it, and ends the
         preparation.
@@ -150,8 +151,6 @@ class Promises:
                 # perhaps it is on the volume: a listing that began before must not be all that is counted
                 self.learn(record, changes=reservation.changes)
                 raise
-            if not growing:
-                self.learn(record, changes=reservation.changes)
         finally:
             with self._lock:
                 self._ours.pop(name, None)

@@ -128,13 +128,29 @@ class Volumes:
 
         def make() -> bool:
             with self._reserved(record, overcommit) as reservation:
-                if not reservation.found:
-                    self._make_directory(self._with_group(record, gids))
-                    reservation.check(record.name)
-                    self._records.publish(record.name)
-                return not reservation.found
+                if reservation.found:
+                    return False
+                prepared = self._with_group(record, gids)
+                self._make_directory(prepared)
+                published = self._publish(prepared, reservation)
+            # otherwise it is somebody else's: looked at as one that was there
+            return replace(published, storage=prepared.storage) == prepared
 
         return self._with_room(make)
+
+    def _publish(self, record: QuotaRecord, reservation: Reservation) -> QuotaRecord:
+        """What is the record now. A directory that several claims may come to, or that has a group, may be prepared by
+        two controllers at a time, under one name: it is read again."""
+        name, changes = record.name, reservation.changes
+        if record.made_for is not None:
+            # there may have been another of that name, of another size, that controllers remember
+            self._records.forget_changes(name, changes)
+            changes = frozenset({self._records.tell_change(name)})
+        reservation.check(name)
+        self._records.publish(name)
+        published = record if record.made_for is None and record.gid is None else self._present(name)
+        self._promises.learn(published, changes=changes)
+        return published
 
     def _with_group(self, record: QuotaRecord, gids: Gids | None) -> QuotaRecord:
         """The record in preparation, with the group that the PV has from now on."""
@@ -190,19 +206,24 @@ class Volumes:
         with self._explained():
             record = self._present(name)
             if record.size_bytes < size_bytes:
-                record = replace(record, size_bytes=size_bytes)
-                self._with_room(partial(self._write_larger, record, overcommit))
+                larger = replace(record, size_bytes=size_bytes)
+                record = self._with_room(partial(self._write_larger, larger, overcommit))
             elif self._records.read(name, staged=True):
                 self._tell_growth(record, self._records.names().changes.get(name, frozenset()))  # it was interrupted
                 self._records.unstage(name)
             return record, self._store.gfid(record.path)
 
-    def _write_larger(self, record: QuotaRecord, overcommit: float) -> None:
+    def _write_larger(self, record: QuotaRecord, overcommit: float) -> QuotaRecord:
+        """The record that is there now. Another controller may have written one meanwhile: it is read anew."""
         with self._reserved(record, overcommit, growing=True) as reservation:
-            reservation.check(record.name)
-            self._records.write(record)
-            self._tell_growth(record, reservation.changes)
-            self._records.unstage(record.name)
+            now = self._present(record.name)
+            if now.size_bytes < record.size_bytes:
+                now = replace(now, size_bytes=record.size_bytes)
+                reservation.check(now.name)
+                self._records.write(now)
+            self._tell_growth(now, reservation.changes)
+            self._records.unstage(now.name)
+        return now
 
     def _tell_growth(self, record: QuotaRecord, earlier: frozenset[str]) -> None:
         """Every controller reads the record again; only then it may be prepared no longer."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -149,6 +149,58 @@ def test_a_create_beside_a_growth_leaves_what_that_has_prepared(site: Site) -> N
     site.records.stage(pv(PV, 512 * MIB))
     site.controller().make(pv(PV, 64 * MIB))
     assert first.promised().size_bytes == 512 * MIB
+
+
+def test_a_directory_that_two_claims_come_to_at_once_is_only_his_whom_the_record_names(site: Site) -> None:
+    rename = site.store.rename
+
+    def late(old: str, new: str) -> None:
+        site.records.prepare(replace(pv(PV, 64 * MIB), made_for=PvName("other")))
+        rename(old, new)
+
+    site.store.rename = late  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="this directory is that of other"):
+        site.controller().make(replace(pv(PV, 64 * MIB), made_for=PvName("one")))
+    site.controller().make(replace(pv(PV, 64 * MIB), made_for=PvName("other")))
+
+
+def before_the_growth_is_decided(site: Site, then: Callable[[], object]) -> None:
+    listdir = site.store.listdir
+
+    def late(path: str, most: int | None = None) -> Sequence[str]:
+        site.store.listdir = listdir  # type: ignore[method-assign]
+        then()
+        return listdir(path, most)
+
+    site.store.listdir = late  # type: ignore[method-assign]
+
+
+def test_a_growth_that_is_late_never_writes_over_a_larger_one(site: Site) -> None:
+    first, other = site.controller(), site.controller()
+    first.make(pv(PV, 64 * MIB))
+    before_the_growth_is_decided(site, lambda: other.grow(PV, 512 * MIB))
+    assert first.grow(PV, 128 * MIB)[0].size_bytes == 512 * MIB
+    assert recorded_size(site.store, PV) == 512 * MIB
+
+
+def test_a_growth_leaves_the_limit_of_inodes_that_another_controller_has_written(site: Site) -> None:
+    first, other = site.controller(), site.controller()
+    first.make(pv(PV, 64 * MIB))
+    before_the_growth_is_decided(site, lambda: other.limit_inodes(PV, 1000))
+    first.grow(PV, 128 * MIB)
+    assert site.records.read(PV) == replace(pv(PV, 128 * MIB), inodes=1000)
+
+
+def test_a_name_that_comes_back_is_read_again_by_who_remembers_its_size(site: Site) -> None:
+    first, other = site.controller(), site.controller()
+    first.make(replace(pv(PV, 64 * MIB), made_for=PvName("one")))
+    assert other.promised().size_bytes == 64 * MIB
+    first.delete(PV)
+    first.make(replace(pv(PV, 768 * MIB), made_for=PvName("other")))
+    assert other.promised().size_bytes == 768 * MIB
+    first.delete(PV)
+    assert first.left() == frozenset()
+    assert site.records.names().changes == {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -515,6 +515,7 @@ def test_of_three_that_see_each_other_two_by_two_one_is_refused(on: Fixture) -> 
         with suppress(CapacityError), promises.reserve(through, record, overcommit=1, usable_bytes=lambda: GIB):
             on.volumes._directories.make(record.path, 0o755)
             records.publish(record.name)
+            promises.learn(record, changes=frozenset())
             made.append(name)
 
     late = threading.Thread(target=promise, args=(ours, "q", records))
