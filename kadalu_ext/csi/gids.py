@@ -8,13 +8,13 @@ StorageClass that names one of the two does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import xxhash
 
-from kadalu_ext.errors import ConflictError, InvalidInputError
+from kadalu_ext.errors import CapacityError, ConflictError, InvalidInputError
 from kadalu_ext.record import PvName
 
 LEAST: Final = 2000
@@ -44,6 +44,17 @@ class Gids:
         """Each once, in the order in which the PV wants them: not all begin with the same, so that they rarely meet."""
         first = int(xxhash.xxh64_intdigest(name.encode())) % len(self)
         return (self.least + (first + step) % len(self) for step in range(len(self)))
+
+    def free(self, name: PvName, taken: Container[int | None]) -> int | None:
+        """The one that the PV wants most of those that are not taken; None if all are."""
+        return next((gid for gid in self.candidates(name) if gid not in taken), None)
+
+    def exhausted(self, name: PvName, where: str) -> CapacityError:
+        """What the PV gets to hear if none is left. where: a volume or storage, as it is called."""
+        return CapacityError(
+            f"{name}: {where} has PVs with all {len(self)} groups from {self}; let the StorageClass have more (gidMin, "
+            "gidMax), or delete claims"
+        )
 
 
 def parse(parameters: Mapping[str, str]) -> Gids | None:

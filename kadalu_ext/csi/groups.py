@@ -8,14 +8,12 @@ who looks last sees the other, and takes another. What has no record any more, n
 from __future__ import annotations
 
 import re
-from errno import ENOENT
 from typing import Final
 
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.gids import Gids
 from kadalu_ext.csi.ports import VolumeStore
 from kadalu_ext.csi.records import RECORD_MODE, Records
-from kadalu_ext.errors import CapacityError, VolumeIOError
 from kadalu_ext.layout import GIDS_DIR, gid_path
 from kadalu_ext.record import PvName
 
@@ -73,17 +71,13 @@ class Groups:
         self._directories.make(gid_path(gid, name), RECORD_MODE)
 
     def _free(self, name: PvName, gids: Gids, taken: set[int]) -> int:
-        for gid in gids.candidates(name):
-            if gid not in taken:
-                return gid
+        if (free := gids.free(name, taken)) is not None:
+            return free
         for gid, of in self._entries():
             if gid in gids and not self._lives(of):
                 self._directories.remove(gid_path(gid, of))
                 return gid
-        raise CapacityError(
-            f"{name}: volume {self._volume} has PVs with all {len(gids)} groups from {gids}; let the StorageClass have "
-            "more (gidMin, gidMax), or delete claims"
-        )
+        raise gids.exhausted(name, f"volume {self._volume}")
 
     def _of(self, gid: int) -> set[PvName]:
         return {of for each, of in self._entries() if each == gid}
@@ -93,10 +87,5 @@ class Groups:
         return any(self._records.is_there(name, staged=staged) for staged in (True, False))
 
     def _entries(self) -> set[tuple[int, PvName]]:
-        try:
-            names = self._store.listdir(GIDS_DIR)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return set()
+        names = self._directories.names(GIDS_DIR)
         return {(int(match[1]), PvName(match[2])) for match in map(_ENTRY.fullmatch, names) if match}

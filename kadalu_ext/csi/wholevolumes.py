@@ -184,13 +184,9 @@ class WholeVolumes:
         if wanted.gids is None:
             return None
         taken = {each.claim.gid for each in seen if each.claim.state is not ClaimState.FREE}
-        for gid in wanted.gids.candidates(wanted.name):
-            if gid not in taken:
-                return gid
-        raise CapacityError(
-            f"{wanted.name}: storage {self._name} has PVs with all {len(wanted.gids)} groups from {wanted.gids}; let "
-            "the StorageClass have more (gidMin, gidMax), or delete claims"
-        )
+        if (free := wanted.gids.free(wanted.name, taken)) is not None:
+            return free
+        raise wanted.gids.exhausted(wanted.name, f"storage {self._name}")
 
     def _settled(self, keep: Seen, mine: Sequence[Seen], seen: Sequence[Seen]) -> bool:
         """Whether `keep` is the PV's, and no other volume is; False: look again."""
