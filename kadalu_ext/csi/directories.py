@@ -1,7 +1,8 @@
-"""Directories on a volume, made with their parents. Repeatable after a crash at any step."""
+"""Directories on a volume: made with their parents, moved, removed, listed. Repeatable after a crash at any step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from errno import EEXIST, ENOENT
 from typing import Final
 
@@ -37,6 +38,16 @@ class Directories:
         self._make_parents(path)
         return self._make_here(path, mode)
 
+    def move(self, old: str, new: str) -> bool:
+        """Renames the directory, in one step; False if there is none. The parent of `new` must be there."""
+        try:
+            self._store.rename(old, new)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return False
+        return True
+
     def remove(self, path: str) -> bool:
         """Removes the empty directory; False if there is none."""
         try:
@@ -46,6 +57,15 @@ class Directories:
                 raise
             return False
         return True
+
+    def names(self, path: str) -> Sequence[str]:
+        """What is in the directory, in no order; nothing if there is none."""
+        try:
+            return self._store.listdir(path)
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            return ()
 
     def _make_parents(self, path: str) -> None:
         names = path.split("/")

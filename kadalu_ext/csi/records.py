@@ -55,12 +55,7 @@ class Records:
 
     def names(self) -> RecordNames:
         """All that there is now."""
-        try:
-            return record_names(self._store.listdir(RECORDS_DIR))
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return record_names(())
+        return record_names(self._directories.names(RECORDS_DIR))
 
     def stage(self, record: QuotaRecord) -> None:
         """Prepares the record: every controller sees what it promises, no brick does."""
@@ -81,11 +76,7 @@ class Records:
 
     def abandon(self, name: PvName) -> None:
         """What was prepared cannot become the record any more, and goes on counting."""
-        try:
-            self._store.rename(staged_record_path(name), abandoned_path(f"{name}.{secrets.token_hex(8)}"))
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
+        self._directories.move(staged_record_path(name), abandoned_path(f"{name}.{secrets.token_hex(8)}"))
 
     def abandoned(self, entry: str) -> QuotaRecord | None:
         """What was prepared, and nobody came back for; None if it is not there. Raises: RecordError."""
@@ -134,11 +125,7 @@ class Records:
 
     def take_filling(self, name: PvName, other: str, mark: str, beat: bytes) -> bool:
         """The copy is no longer the other's to fill; False if somebody else was quicker."""
-        try:
-            self._store.rename(filler_path(name, other), filler_path(name, mark))
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
+        if not self._directories.move(filler_path(name, other), filler_path(name, mark)):
             return False
         self.beat_filling(name, mark, beat)
         return True
@@ -150,13 +137,7 @@ class Records:
     def archive(self, name: PvName, entry: str) -> bool:
         """The record is no longer enforced, and goes on counting, for what is archived as `entry`; False if there is
         none."""
-        try:
-            self._store.rename(record_path(name), archived_record_path(entry))
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return False
-        return True
+        return self._directories.move(record_path(name), archived_record_path(entry))
 
     def archived(self, entry: str) -> QuotaRecord | None:
         """The record of what is archived; None if there is none. Raises: RecordError."""

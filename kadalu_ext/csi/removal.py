@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from errno import ENOENT, ENOTCONN, EROFS
 from typing import Final
 
@@ -52,23 +52,17 @@ class Removal:
     def archived_without_record(self, name: PvName) -> str:
         """What an archiving that was interrupted has moved there already; empty if nothing was."""
         done = self._records.names().archived
-        moved = (entry for entry in self._entries() if is_archive_of(entry, name) and entry not in done)
+        moved = (
+            entry for entry in self._directories.names(ARCHIVE_DIR) if is_archive_of(entry, name) and entry not in done
+        )
         return min(moved, default="")
-
-    def _entries(self) -> Sequence[str]:
-        try:
-            return self._store.listdir(ARCHIVE_DIR)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return ()
 
     def forget_what_people_removed(self) -> bool:
         """What is no longer in the archive counts no longer; whether there was any.
 
         What cannot be forgotten counts on, and stops no other: see `stuck`."""
         recorded = self._records.names().archived
-        gone = recorded - set(self._entries()) if recorded else frozenset()
+        gone = recorded - set(self._directories.names(ARCHIVE_DIR)) if recorded else frozenset()
         stuck: dict[str, VolumeIOError] = {}
         for entry in gone:
             try:
@@ -98,10 +92,4 @@ class Removal:
         with self._making:
             self._directories.make(directory, RECORD_MODE)
         self._store.setxattr(directory, _PROOF_XATTR, b"1")
-        try:
-            self._store.rename(source, target)
-        except VolumeIOError as error:
-            if error.errno != ENOENT:
-                raise
-            return False
-        return True
+        return self._directories.move(source, target)

@@ -38,6 +38,11 @@ class Connected:
     filler: Filler
     housekeeper: Housekeeper
 
+    def close(self) -> None:
+        """Waits for nothing."""
+        self.bricks.probe.close()
+        self.end()
+
     def end(self) -> None:
         """All but the way to the bricks, which may be another's by now. Waits for nothing."""
         self.trash.stop()
@@ -104,14 +109,12 @@ class Session:
         with self._opening:
             old, self.now, self._found = self.now, None, None
         if old is not None:
-            old.bricks.probe.close()
-            old.end()
+            old.close()
 
     def close(self) -> None:
         """Waits for nothing, and may be called beside anything. Not to be used afterwards."""
         if (old := self.now) is not None:
-            old.bricks.probe.close()
-            old.end()
+            old.close()
 
     def wait_closed(self, *, deadline: float) -> None:
         """After `close`: until nothing is copied any more, so that the next controller need not wait."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from errno import ENOENT
 from typing import Final
 
+from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import VolumeStore
-from kadalu_ext.errors import DeadlineError, KadaluExtError, VolumeIOError
+from kadalu_ext.errors import DeadlineError, KadaluExtError
 from kadalu_ext.layout import TRASH_DIR, is_trash_name
 from kadalu_ext.log import Logger
 
@@ -35,12 +35,7 @@ def empty(store: VolumeStore, *, turn_s: float = _TURN_S, seen: Trash | None = N
     A volume may have had a directory `trash` of its own before it was given to us: what we did not name stays.
     Raises: VolumeIOError or UnavailableError if the trash cannot be listed.
     """
-    try:
-        names = list(filter(is_trash_name, store.listdir(TRASH_DIR)))
-    except VolumeIOError as error:
-        if error.errno != ENOENT:
-            raise
-        names = []
+    names = list(filter(is_trash_name, Directories(store).names(TRASH_DIR)))
     seen = seen or Trash()
     seen.waiting = len(names)
     left: dict[str, KadaluExtError] = {}

@@ -144,8 +144,7 @@ class Volumes:
         name, changes = record.name, reservation.changes
         if record.made_for is not None:
             # there may have been another of that name, of another size, that controllers remember
-            self._records.forget_changes(name, changes)
-            changes = frozenset({self._records.tell_change(name)})
+            changes = self._told_anew(name, changes)
         reservation.check(name)
         self._records.publish(name)
         published = record if record.made_for is None and record.gid is None else self._present(name)
@@ -227,8 +226,12 @@ class Volumes:
 
     def _tell_growth(self, record: QuotaRecord, earlier: frozenset[str]) -> None:
         """Every controller reads the record again; only then it may be prepared no longer."""
-        self._records.forget_changes(record.name, earlier)
-        self._promises.learn(record, changes=frozenset({self._records.tell_change(record.name)}))
+        self._promises.learn(record, changes=self._told_anew(record.name, earlier))
+
+    def _told_anew(self, name: PvName, earlier: frozenset[str]) -> frozenset[str]:
+        """What tells every controller from now on to read that size again, in place of what did so earlier."""
+        self._records.forget_changes(name, earlier)
+        return frozenset({self._records.tell_change(name)})
 
     def _with_room(self, call: Callable[[], T]) -> T:
         """What the call returns; if there is no room for it, it is made again where people have removed archives."""
@@ -273,6 +276,8 @@ class Volumes:
         What cannot be ended, and why, by its path, with what of the archive cannot be forgotten; it does not stop the
         rest. See housekeeping.py for how long that is. Repeatable.
         """
+        if not left:
+            return self._removal.stuck
         stuck: dict[str, VolumeIOError] = {}
 
         def end(path: str, *steps: Callable[[], object]) -> None:
