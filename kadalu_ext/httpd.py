@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -15,7 +16,7 @@ _PATIENCE_S = 5.0
 """For a client that sends nothing."""
 
 CLIENTS: Final = 32
-"""At a time; a thread each. Further ones are hung up on."""
+"""At a time; a thread each. For a further one the oldest is hung up on, so that silent ones keep nobody out."""
 
 
 class HttpServer:
@@ -27,7 +28,8 @@ class HttpServer:
     """
 
     def __init__(self, port: int, *, program: str, unhealthy: Callable[[], str], metrics: Callable[[], bytes]) -> None:
-        slots = threading.BoundedSemaphore(CLIENTS)
+        lock = threading.Lock()
+        served: dict[socket.socket, None] = {}
 
         class Handler(BaseHTTPRequestHandler):
             timeout = _PATIENCE_S
@@ -61,16 +63,21 @@ class HttpServer:
             request_queue_size = CLIENTS
 
             def process_request(self, request: Any, client_address: Any) -> None:
-                if slots.acquire(blocking=False):
-                    super().process_request(request, client_address)
-                else:
-                    self.shutdown_request(request)
+                with lock:
+                    if len(served) >= CLIENTS:
+                        oldest = next(iter(served))
+                        del served[oldest]
+                        with suppress(OSError):
+                            oldest.shutdown(socket.SHUT_RDWR)
+                    served[request] = None
+                super().process_request(request, client_address)
 
             def process_request_thread(self, request: Any, client_address: Any) -> None:
                 try:
                     super().process_request_thread(request, client_address)
                 finally:
-                    slots.release()
+                    with lock:
+                        served.pop(request, None)
 
             def handle_error(self, *_: object) -> None:
                 """A client that went away, or sent nothing in time."""

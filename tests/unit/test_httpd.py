@@ -12,6 +12,7 @@ import pytest
 
 from kadalu_ext import httpd
 from kadalu_ext.httpd import HttpServer
+from tests.testbed.progress import wait_until
 
 
 def test_health_and_metrics_are_served_and_nothing_else() -> None:
@@ -35,14 +36,18 @@ def test_health_and_metrics_are_served_and_nothing_else() -> None:
         server.close()
 
 
-def test_clients_that_say_nothing_take_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_say_nothing_are_bounded_and_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpd, "_PATIENCE_S", 60.0)
     before = threading.active_count()
     server = HttpServer(0, program="p", unhealthy=lambda: "", metrics=lambda: b"")
     with ExitStack() as stack:
         stack.callback(server.close)
-        silent = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(httpd.CLIENTS + 1)
-        ]
-        assert silent[-1].recv(1) == b""
-        assert threading.active_count() <= before + 1 + httpd.CLIENTS
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+
+        silent = [connect() for _ in range(httpd.CLIENTS * 2)]
+        assert [client.recv(1) for client in silent[: httpd.CLIENTS]] == [b""] * httpd.CLIENTS
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=30) as answer:
+            assert answer.status == 200
+        wait_until("the threads to end", lambda: threading.active_count() <= before + 1 + httpd.CLIENTS, seconds=30)
