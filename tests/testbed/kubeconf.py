@@ -293,6 +293,10 @@ def kubelet_json(layout: Layout, cgroup: str) -> str:
             # What a CSI driver says of a volume's health becomes an event of the pod, and soon.
             "featureGates": {"CSIVolumeHealth": True},
             "volumeStatsAggPeriod": "10s",
+            # A changed ConfigMap is in the pods that have it mounted at their next turn, after a minute or more.
+            "syncFrequency": "5s",
+            # Tests kill containers, each one several times in a run: not five minutes until the next start.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
         }
     )
 
