@@ -30,9 +30,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: the slow builds run beside them. The story before its failures, which use what it set up."""
+    """Fast tests first: the slow builds run beside them. Kubernetes, which takes longest to build, as late as can be.
+    The story before its failures, which use what it set up."""
     root = Path(__file__).parent
-    items.sort(key=lambda item: (ORDER.index(item.path.relative_to(root).parts[0]), item.path.name != "test_story.py"))
+
+    def place(item: pytest.Item) -> tuple[int, bool, bool]:
+        uses = getattr(item, "fixturenames", ())
+        return ORDER.index(item.path.relative_to(root).parts[0]), "kube" in uses, item.path.name != "test_story.py"
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
