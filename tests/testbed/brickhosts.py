@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import progress, rootfs, uml
 from .errors import BedError, CommandFailed, Unmet
 from .rootfs import IMAGE, KEY
 from .sandbox import BRICK_ADDRESSES, BRIDGE, Sandbox
 from .volumes import Volume, connected_peers, create_argv, online_bricks, parse_volumes
+
+T = TypeVar("T")
 
 BRICK_SIZE_BYTES = 8 << 30
 
@@ -266,12 +268,11 @@ class BrickHosts:
                 return host
         raise BedError(f"no brick host {name!r}: there are {', '.join(h.name for h in self.hosts) or 'none'}")
 
-    def together(self, action: Callable[[BrickHost], object]) -> None:
-        """Call ``action(host)`` for all hosts at the same time, and wait for all; the first error is raised."""
+    def together(self, action: Callable[[BrickHost], T]) -> list[T]:
+        """What ``action(host)`` returns for each host, called for all at the same time; the first error is raised."""
         pool = ThreadPoolExecutor(len(self.hosts))
         try:
-            for outcome in [pool.submit(action, host) for host in self.hosts]:
-                outcome.result()
+            return [outcome.result() for outcome in [pool.submit(action, host) for host in self.hosts]]
         finally:
             # Not wait for the others: after Ctrl-C they end when the sandbox does.
             pool.shutdown(wait=False)
@@ -280,7 +281,7 @@ class BrickHosts:
         """Run ``gluster WORDS`` on the first host that answers to commands; its standard output."""
         return self._first_on().run(["gluster", "--mode=script", *words], timeout=timeout).stdout
 
-    def create_volume(self, name: str, kind: str, bricks: Sequence[str] | None = None, *, start: bool = True) -> Volume:
+    def create_volume(self, name: str, kind: str, bricks: Sequence[str] | None = None, *, start: bool = True) -> None:
         """Create volume `name` with a brick on each host of `bricks` (all hosts, if not given), and start it.
 
         For `kind` see `volumes.create_argv`.  A started volume has all its bricks online when this returns.
@@ -290,7 +291,6 @@ class BrickHosts:
         if start:
             self.start_volume(name)
         self._sync()
-        return self._volume(name)
 
     def start_volume(self, name: str) -> None:
         """Start volume `name` and wait until every brick of it is online."""
@@ -317,9 +317,13 @@ class BrickHosts:
         if volume.status == "Started":
             self.gluster("volume", "stop", name, "force")
         self.gluster("volume", "delete", name)
-        for brick in volume.bricks:
-            host, _, path = brick.partition(":")
-            self.host(host).run(["rm", "-rf", "--one-file-system", path])
+        paths = [brick.partition(":")[::2] for brick in volume.bricks]
+
+        def remove(host: BrickHost) -> None:
+            if own := [path for name, path in paths if name == host.name]:
+                host.run(["rm", "-rf", "--one-file-system", *own])
+
+        self.together(remove)
 
     def volumes(self) -> list[Volume]:
         """Every volume of the cluster."""
@@ -359,9 +363,7 @@ class BrickHosts:
 
     def _sync(self) -> None:
         """Put on disk what was set up: gluster does not, and a power cut within half a minute would undo it."""
-        for host in self.hosts:
-            if host.state == "on":
-                host.run(["sync"])
+        self.together(lambda host: host.run(["sync"]) if host.state == "on" else None)
 
     def _sees_all(self, host: BrickHost) -> bool:
         shown = host.run(["gluster", "pool", "list"], check=False).stdout
