@@ -22,12 +22,14 @@ from benchmarks.figure import Figure
 from kadalu_ext.csi import canaries
 from kadalu_ext.csi.clients import Clients
 from kadalu_ext.csi.connection import GlusterConnector
+from kadalu_ext.errors import KadaluExtError
 from kadalu_ext.gluster.brick import BrickProbe
 from kadalu_ext.log import Logger
 from kadalu_ext.operator.canary import Canaries
 from kadalu_ext.storage import Storage, StorageName, to_json
 from kadalu_ext.storages import Storages
 from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.progress import wait_until
 
 STORAGES: Final = 100
 ROUNDS: Final = 2
@@ -57,12 +59,12 @@ def run(hosts: BrickHosts, volume: str) -> list[Figure]:
             anchor="1 % of 1 Gbit/s", anchor_value=_LINE_BYTES / 1024, goal="ratio <= 1",
         ),
         Figure(
-            name=f"{what}, memory (RSS) of the controller", value=found["clients_mib"], unit="MiB",
+            name=f"{what}, memory (PSS) of the controller", value=found["clients_mib"], unit="MiB",
             anchor=f"without a storage ({found['threads']} threads with {STORAGES})",
-            anchor_value=found["bare_mib"], goal="value <= 76 MiB + 29 MiB a storage",
+            anchor_value=found["bare_mib"], goal="value <= 80 MB + 30 MB a storage",
         ),
         Figure(
-            name=f"{what}, memory (RSS) that looking adds", value=found["probes_mib"], unit="MiB",
+            name=f"{what}, memory (PSS) that looking adds", value=found["probes_mib"], unit="MiB",
             anchor="without a storage", anchor_value=found["bare_mib"], goal="value <= 64 MiB",
         ),
     ]  # fmt: skip
@@ -73,7 +75,7 @@ def measure(volume: str, hosts: list[str]) -> dict[str, float]:
     logger = Logger("bench")
     connector = GlusterConnector()
     storages = [Storage(name=StorageName(f"s{n}"), hosts=tuple(hosts), volume=volume) for n in range(STORAGES)]
-    bare_mib = _family().rss_mib()
+    bare_mib = _family().pss_mib()
     with tempfile.TemporaryDirectory() as directory:
         for storage in storages:
             Path(directory, f"{storage.name}.json").write_text(to_json(storage))
@@ -87,8 +89,17 @@ def measure(volume: str, hosts: list[str]) -> dict[str, float]:
             for step in steps:
                 step.result()
 
-        beat()
-        clients_mib, threads = _family().rss_mib(), _family().threads()
+        def began() -> bool:
+            # a hundred at once on one canary and on three hosts may be in each other's way: it is made again
+            try:
+                beat()
+            except KadaluExtError as error:
+                print(f"again: {error}", file=sys.stderr)
+                return False
+            return True
+
+        wait_until("every canary's first change", began, seconds=300)
+        clients_mib, threads = _family().pss_mib(), _family().threads()
         beat_cpu_ms, beat_bytes = _cost(beat)
     facts = connector.facts(storages[0])
     operator = Canaries()
@@ -102,7 +113,7 @@ def measure(volume: str, hosts: list[str]) -> dict[str, float]:
         operator.look(storage.name, probe, facts.geometry, volume=volume, volume_id=facts.volume_id)
 
     look()
-    probes_mib = _family().rss_mib() - clients_mib
+    probes_mib = _family().pss_mib() - clients_mib
     look_cpu_ms, look_bytes = _cost(look)
     return {
  "beat_cpu_ms": beat_cpu_ms, "look_cpu_ms": look_cpu_ms,

@@ -20,6 +20,10 @@ class Family:
         """Resident memory; what they share counts for each."""
         return sum(_status(pid, "VmRSS") for pid in self._pids()) / 1024
 
+    def pss_mib(self) -> float:
+        """Resident memory; what they share is divided by those who have it, so that it counts once."""
+        return sum(_pss_kib(pid) for pid in self._pids()) / 1024
+
     def threads(self) -> int:
         return sum(_status(pid, "Threads") for pid in self._pids())
 
@@ -37,6 +41,15 @@ class Family:
 def _ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
+
+
+def _pss_kib(pid: int) -> int:
+    """See proc_pid_smaps(5); 0 if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def _status(pid: int, key: str) -> int:
