@@ -63,15 +63,15 @@ def _expand(stub: csi_pb2_grpc.ControllerStub, storage: Storage, bare: Volume, w
     def calls() -> None:
         bare.getxattr(record_path(theirs), RECORD_XATTR)
         value = encode(QuotaRecord(path=pv_path(theirs), size_bytes=next(sizes) * SIZE_BYTES))
-        staged = staged_record_path(theirs)
+        suffix = secrets.token_hex(8)
+        staged = staged_record_path(theirs, suffix)
         bare.mkdir(staged, 0o700)
         bare.setxattr(staged, RECORD_XATTR, value)
+        bare.rename(staged, changed_path(theirs, suffix))
         bare.setxattr(record_path(theirs), RECORD_XATTR, value)
         if told[0]:
             bare.rmdir(changed_path(theirs, told[0]))
-        told[0] = secrets.token_hex(8)
-        bare.mkdir(changed_path(theirs, told[0]), 0o700)
-        bare.rmdir(staged)
+        told[0] = suffix
 
     figure = _beside(f"ControllerExpandVolume, {what}", expand, calls, TIMES)
     for name in (ours, theirs):

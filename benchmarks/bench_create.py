@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import statistics
 import subprocess
@@ -168,7 +169,7 @@ def _ms(call: Call, name: PvName) -> float:
 
 def make_pv(volume: Volume, name: PvName) -> None:
     """A PV and its record, of SIZE_BYTES: all that CreateVolume cannot do without."""
-    path, staged = pv_path(name), staged_record_path(name)
+    path, staged = pv_path(name), staged_record_path(name, secrets.token_hex(8))
     bucket = os.path.dirname(path)
     make_directories(volume, os.path.dirname(bucket), bucket)
     volume.mkdir(path, 0o777)

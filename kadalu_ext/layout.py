@@ -5,9 +5,8 @@ All paths are relative to the volume's root:
     subvol/<aa>/<bb>/<pv>/     the PV: all that a pod ever sees; aabb… is the xxh64 hex digest of the PV's name
                                (Kadalu's scheme, so that a pool of Kadalu's can be adopted in place)
     info/quota/<pv>/           its quota record, see record.py
-    info/quota/.<pv>.new/      the record, or the one that is to be next, while it is being prepared
-    info/quota/.<pv>.<suffix>.abandoned/  one in preparation that nobody came back for, see csi/housekeeping.py
-    info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/promises.py
+    info/quota/.<pv>.<suffix>.new/       a record in preparation; each call that prepares one has its own
+    info/quota/.<pv>.<suffix>.changed/   its size was changed, see csi/changes.py
     info/quota/.<pv>.<mark>.filler/      who fills that copy, see csi/leases.py
     info/quota/.<pv>.<suffix>.archived/  the record of what is archived: no brick enforces it, and it counts
     info/gid/<gid>.<pv>/       the PV has that group, and no other PV; see csi/groups.py
@@ -32,9 +31,9 @@ ARCHIVE_DIR: Final = "archived"
 GIDS_DIR: Final = "info/gid"
 
 _TRASH_NAME: Final = re.compile(r".+\.[0-9a-f]{16}")
-_STAGED: Final = re.compile(r"\.(.+)\.new")
+_STAGED: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.new")
+_OUTDATED: Final = re.compile(r"\.(.+)\.(new|abandoned)")
 _ARCHIVED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.archived")
-_ABANDONED: Final = re.compile(r"\.(.+\.[0-9a-f]{16})\.abandoned")
 _FILLER: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.filler")
 _CHANGED: Final = re.compile(r"\.(.+)\.([0-9a-f]{16})\.changed")
 
@@ -50,9 +49,9 @@ def record_path(name: PvName) -> str:
     return f"{RECORDS_DIR}/{name}"
 
 
-def staged_record_path(name: PvName) -> str:
-    """`info/quota/.<name>.new`: the record while it is being prepared."""
-    return f"{RECORDS_DIR}/{staging_name(name)}"
+def staged_record_path(name: PvName, suffix: str) -> str:
+    """`info/quota/.<name>.<suffix>.new`: the record while it is being prepared."""
+    return f"{RECORDS_DIR}/{staging_name(name, suffix)}"
 
 
 def changed_path(name: PvName, suffix: str) -> str:
@@ -60,55 +59,68 @@ def changed_path(name: PvName, suffix: str) -> str:
     return f"{RECORDS_DIR}/{changed_name(name, suffix)}"
 
 
-def abandoned_path(entry: str) -> str:
-    """`info/quota/.<entry>.abandoned`; an entry is `<name>.<suffix>`."""
-    return f"{RECORDS_DIR}/.{entry}.abandoned"
-
-
 def filler_path(name: PvName, mark: str) -> str:
     """`info/quota/.<name>.<mark>.filler`; `mark`, 16 hexadecimal digits, is a controller's."""
-    return f"{RECORDS_DIR}/.{name}.{mark}.filler"
+    return f"{RECORDS_DIR}/{filler_name(name, mark)}"
+
+
+def filler_name(name: PvName, mark: str) -> str:
+    """The last name of `filler_path`."""
+    return f".{name}.{mark}.filler"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordNames:
-    """What `info/quota` holds: records, those in preparation, for each name the suffixes of its changes, those entries
-    of `archived` that have a record; as `<name>.<suffix>` the preparations that nobody came back for; and the marks of
-    those who fill copies."""
+    """What `info/quota` holds: records; for each name the suffixes of those in preparation, and of its changes; those
+    entries of `archived` that have a record; the marks of those who fill copies; and, as they are called there, what
+    only earlier versions prepared."""
 
     whole: frozenset[PvName]
-    staged: frozenset[PvName]
+    staged: Mapping[PvName, frozenset[str]]
     changes: Mapping[PvName, frozenset[str]]
     archived: frozenset[str]
-    abandoned: frozenset[str]
     fillers: Mapping[PvName, frozenset[str]]
+    outdated: frozenset[str]
+
+    def of(self, name: PvName) -> frozenset[str]:
+        """The suffixes of its changes."""
+        return self.changes.get(name, frozenset())
+
+    def left(self) -> frozenset[str]:
+        """The names of all that is needed for a moment, or was left by somebody: what is in preparation, and what
+        belongs to no record, nor to one in preparation."""
+        marks = [staging_name(name, each) for name, suffixes in self.staged.items() for each in suffixes]
+        for form, found in ((changed_name, self.changes), (filler_name, self.fillers)):
+            without = found.keys() - self.whole - self.staged.keys()
+            marks += [form(name, each) for name in without for each in found[name]]
+        return self.outdated.union(marks)
 
 
 def record_names(entries: Iterable[str]) -> RecordNames:
     """The names in `info/quota` told apart; what is none of ours, or of a name that no PV has, is passed over."""
-    whole, staged, archived, abandoned = set(), set(), set(), set()
-    changes, fillers = dict[PvName, set[str]](), dict[PvName, set[str]]()
+    whole, archived, outdated = set(), set(), set()
+    staged, changes, fillers = dict[PvName, set[str]](), dict[PvName, set[str]](), dict[PvName, set[str]]()
     for entry in entries:
         if not entry.startswith("."):
             if _is_pv_name(entry):
                 whole.add(PvName(entry))
         elif (match := _STAGED.fullmatch(entry)) and _is_pv_name(match[1]):
-            staged.add(PvName(match[1]))
+            staged.setdefault(PvName(match[1]), set()).add(match[2])
         elif (match := _ARCHIVED.fullmatch(entry)) and _is_pv_name(owner(match[1])):
             archived.add(match[1])
-        elif (match := _ABANDONED.fullmatch(entry)) and _is_pv_name(owner(match[1])):
-            abandoned.add(match[1])
         elif (match := _CHANGED.fullmatch(entry)) and _is_pv_name(match[1]):
             changes.setdefault(PvName(match[1]), set()).add(match[2])
         elif (match := _FILLER.fullmatch(entry)) and _is_pv_name(match[1]):
             fillers.setdefault(PvName(match[1]), set()).add(match[2])
+        elif (match := _OUTDATED.fullmatch(entry)) and _is_pv_name(match[1]):
+            outdated.add(entry)
     return RecordNames(
         whole=frozenset(whole),
-        staged=frozenset(staged),
+        staged={name: frozenset(suffixes) for name, suffixes in staged.items()},
         changes={name: frozenset(suffixes) for name, suffixes in changes.items()},
         fillers={name: frozenset(marks) for name, marks in fillers.items()},
         archived=frozenset(archived),
-        abandoned=frozenset(abandoned),
+        outdated=frozenset(outdated),
     )
 
 

@@ -14,8 +14,8 @@ What only the CSI controller needs may follow; kadalu-quotad does nothing with i
     "storage":<name>    the storage that it was made of; several may share a volume
     "gid":<number>      the group of its files, if it has one of its own
 
-A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's
-content does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.new`
+A directory, because an xattr on a directory reaches every brick of every volume type verbatim, whereas a file's content
+does not (an arbiter's is empty, a disperse brick holds fragments). It is prepared as `info/quota/.<pv>.<suffix>.new`
 and renamed, so that it appears whole. A reader ignores names that begin with a dot, and keys of version 1 that it does
 not know; what a reader must understand raises `v`.
 
@@ -49,7 +49,7 @@ every brick follows."""
 SNAPSHOT_PREFIX: Final = "snapshot."
 """Reserved: begins the directory's name of every snapshot, so that no volume_id is one of a snapshot."""
 MAX_NAME_BYTES: Final = 200
-"""A PV's name; room is left below the file system's 255 for `.<pv>.new` and `<pv>.<suffix>`."""
+"""A PV's name; room is left below the file system's 255 for `.<pv>.<suffix>.archived` and the like."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _PATH: Final = re.compile(SUBVOL_DIR + r"/[0-9a-f]{2}/[0-9a-f]{2}/([^/]+)")
@@ -108,14 +108,16 @@ def is_snapshot(name: str) -> bool:
     return name.startswith(SNAPSHOT_PREFIX)
 
 
-def staging_name(name: PvName) -> str:
-    """The directory's name in `info/quota` while the record is being prepared; readers ignore it."""
-    return f".{name}.new"
+def staging_name(name: PvName, suffix: str) -> str:
+    """The directory's name in `info/quota` while the record is being prepared; readers ignore it. `suffix`, 16
+    hexadecimal digits, is new with each call that prepares one."""
+    return f".{name}.{suffix}.new"
 
 
 def changed_name(name: PvName, suffix: str) -> str:
     """The name in `info/quota` of an empty directory that says: the size of `name` was changed, `suffix` tells when
-    from when. Readers of records ignore it; controllers that remember sizes read this one again."""
+    from when. If it has the xattr of a record, that is the size which is promised. Readers of records ignore it;
+    controllers that remember sizes read this one again."""
     return f".{name}.{suffix}.changed"
 
 

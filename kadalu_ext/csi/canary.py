@@ -17,6 +17,9 @@ STEP_BYTES: Final = 64 * KIB
 STEPS: Final = 64
 """Many, so that a limit which is left over from earlier is hardly ever the one that is due."""
 
+SUFFIX: Final = "0" * 16
+"""Of its record in preparation, which the next beat takes up where one was interrupted: it promises nothing."""
+
 
 def next_size(size_bytes: int | None) -> int:
     """The size in bytes after `size_bytes`: unlike it, below 8 MiB; the first, if that is none of its."""

@@ -113,14 +113,16 @@ class StorageClient:
 
         Where the storage retains, nothing is done: it stays, and goes on counting. Raises: as `create`.
         """
-        reclaim = self.storage.reclaim
+        reclaim, connected = self.storage.reclaim, self._session.now
+        # before it waits for its turn, and while nobody else can have deleted it and given that name away
+        of = None if connected is None else connected.volumes.whose(name)
 
         def work(volumes: Volumes) -> None:
             if reclaim is ReclaimPolicy.ARCHIVE:
                 self._leave_alone(name)
-                volumes.archive(name)
+                volumes.archive(name, of=of)
             elif reclaim is ReclaimPolicy.DELETE:
-                self._delete(volumes, name)
+                self._delete(volumes, name, of=of)
 
         with self._working(name, work, timeout_s):
             pass
@@ -131,9 +133,9 @@ class StorageClient:
             self._session.now.filler.check_unused(name)
             self._session.now.filler.stop(name)
 
-    def _delete(self, volumes: Volumes, name: PvName) -> None:
+    def _delete(self, volumes: Volumes, name: PvName, *, of: PvName | None = None) -> None:
         self._leave_alone(name)
-        volumes.delete(name)
+        volumes.delete(name, of=of)
         if self._session.now is not None:
             self._session.now.trash.wake()
 

@@ -110,7 +110,8 @@ class Copies:
             raise gone  # it was moved to the trash, and may have been emptied under the copier's hands
         if progress.stopped:
             raise DeadlineError(f"{name}: it is no longer filled here")
-        self._records.write(replace(record, filling=False))
+        now = self._records.read(name)  # somebody may have changed it since
+        self._records.write(replace(now or record, filling=False))
 
     def _used_bytes(self, source: PvName) -> int | None:
         """What it holds, as its limit counts; None where there is no limit, and the figures are the volume's."""

@@ -43,9 +43,7 @@ class Groups:
             mine = {gid for gid, of in entries if of == name}
             gid = min((gid for gid in mine if gid in gids), default=None)
             if gid is None:
-                gid = self._free(name, gids, refused | {gid for gid, of in entries if of != name})
-            for other in mine - {gid}:
-                self._directories.remove(gid_path(other, name))
+                gid = self._free(name, gids, {gid for gid, of in entries if of != name}, refused)
             self._make(gid, name)
             if not any(self._lives(of) for of in self._of(gid) - {name}):
                 return gid
@@ -59,7 +57,7 @@ class Groups:
 
     def give_back(self, name: PvName) -> None:
         """The PV is gone, and its record: its group is free. Idempotent. What is left where this was never called does
-        no harm, and is cleared away when groups become scarce."""
+        no harm: that group is given out when others become scarce."""
         if self._used is None:
             self._used = bool(self._entries())
         if self._used:
@@ -70,12 +68,12 @@ class Groups:
     def _make(self, gid: int, name: PvName) -> None:
         self._directories.make(gid_path(gid, name), RECORD_MODE)
 
-    def _free(self, name: PvName, gids: Gids, taken: set[int]) -> int:
-        if (free := gids.free(name, taken)) is not None:
+    def _free(self, name: PvName, gids: Gids, taken: set[int], refused: set[int]) -> int:
+        """What nobody has; or, if there is no such any more, what only somebody has that is gone."""
+        if (free := gids.free(name, taken | refused)) is not None:
             return free
         for gid, of in self._entries():
-            if gid in gids and not self._lives(of):
-                self._directories.remove(gid_path(gid, of))
+            if gid in gids and gid not in refused and not self._lives(of):
                 return gid
         raise gids.exhausted(name, f"volume {self._volume}")
 
@@ -83,8 +81,8 @@ class Groups:
         return {of for each, of in self._entries() if each == gid}
 
     def _lives(self, name: PvName) -> bool:
-        """Whether it has a record, or one in preparation, which is read first, since it becomes the other."""
-        return any(self._records.is_there(name, staged=staged) for staged in (True, False))
+        """Whether it has a record, or one in preparation, which is looked for first, since it becomes the other."""
+        return name in self._records.names().staged or self._records.is_there(name)
 
     def _entries(self) -> set[tuple[int, PvName]]:
         names = self._directories.names(GIDS_DIR)

@@ -1,9 +1,8 @@
 """What is looked at on one volume every minute, whether anybody calls or not.
 
 A controller that is killed leaves preparations behind (promises.py), which count until their claim is made or deleted.
-Nobody comes back for some. What was seen for LEFT_S is abandoned: it cannot become a record any more, so that a create
-that comes after all begins anew, and goes on counting, since another controller may have found room with it, and be
-about to make use of that. It does so within RESERVED_S, or not at all; so what was seen abandoned for LEFT_S is gone.
+Nobody comes back for some. What was seen for LEFT_S is removed, and nothing comes of it any more: whoever prepared it
+and is only late hears that, and his retry begins anew.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from kadalu_ext.log import Logger
 EVERY_S: Final = 60.0
 _SHOWN: Final = 10
 
-LEFT_S: Final = 3600.0
-"""More than promises.RESERVED_S and the longest that one call on a volume takes, which is gluster's frame-timeout:
-half an hour."""
+LEFT_S: Final = 600.0
+"""A call needs what it prepares for seconds."""
 
 
 class Ages:

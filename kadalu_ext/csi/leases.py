@@ -1,9 +1,10 @@
 """Who fills a copy: one controller at a time, though there may be two during a hand-over. See adr/0018.
 
 The one that does has an empty directory beside the record, with its own mark in the name, and writes something new to
-it every BEAT_S. Whoever finds another's sees for LEASE_S whether that goes on. If not, he renames it to his own, which
-of several only one can do, and which its holder notices; who cannot renew his own stops copying after HOLD_S, which is
-earlier. No clock is compared with another one's.
+it every BEAT_S. Whoever finds another's sees for LEASE_S whether that goes on. If not, he removes it, which its holder
+notices; who cannot renew his own stops copying after HOLD_S, which is earlier. Then he makes his own, and looks who
+else is there: of several who come at the same time at least the last sees the others, and gives way. No clock is
+compared with another one's.
 """
 
 from __future__ import annotations
@@ -68,14 +69,12 @@ class Leases:
 
     def _taken(self, name: PvName) -> bool:
         others = self._others(name)
-        if not others:
-            self._records.begin_filling(name, self._me, _new())
-        elif (
-            len(others) > 1
-            or not self._is_silent(name, other := next(iter(others)))
-            or not self._records.take_filling(name, other, self._me, _new())
-        ):
+        silent = {other for other in others if self._is_silent(name, other)}
+        if silent != others:
             return False
+        for other in others:
+            self._records.end_filling(name, other)
+        self._records.begin_filling(name, self._me, _new())
         if self._others(name):  # who came at the same time may have seen this one, or not
             self._records.end_filling(name, self._me)
             return False

@@ -1,29 +1,33 @@
 """What a volume has promised: the sizes of all its records, and of those in preparation. It holds between controllers.
 
-Whoever wants to promise something first prepares its record, which every controller sees, and then counts: of two who
-do that at the same time at least the one who counts last sees both, so that together they never promise too much. They
-may both refuse, and then try again.
+Whoever wants to promise something first prepares its record, under a name of his own that every controller sees, and
+then counts: of two who do that at the same time at least the one who counts last sees both, so that together they never
+promise too much. They may both refuse, and then try again. What he has found room for becomes true by a rename of what
+he has prepared, and of nothing else: if somebody ended that, it does not.
+
+Of several who prepare for one PV the latest goes on: whoever counts ends what others have prepared for it.
 
 Whoever counts needs a listing that began after he had prepared his; calls that wait for one at a time share it. Of
-records that were seen before, only the sizes are remembered. A size is changed in place by whoever has prepared
-the larger one, and leaves an entry in the directory that tells everybody to read that record again.
+records that were seen before, only the sizes are remembered. What has changed a size is an entry in the directory, that
+says to how much, and tells everybody to read that record again; see changes.py.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from kadalu_ext.csi import capacity
 from kadalu_ext.csi.records import Records
-from kadalu_ext.errors import CapacityError, DeadlineError, RecordError, VolumeIOError
-from kadalu_ext.layout import RecordNames, owner
+from kadalu_ext.errors import KadaluExtError, RecordError, VolumeIOError
+from kadalu_ext.layout import RecordNames
 from kadalu_ext.record import CANARY, PvName, QuotaRecord
 
 TOTAL_S: Final = 10.0
@@ -31,11 +35,6 @@ TOTAL_S: Final = 10.0
 
 READERS: Final = 8
 """Records that are not known are read side by side: after its start a controller knows none."""
-
-
-RESERVED_S: Final = 600.0
-"""Whoever has found room in time makes use of it within that time. Preparations that are left are counted for longer:
-see housekeeping.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,44 +50,38 @@ class Promised:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """found: there is a record of that name already. changes: what told of changes of its size so far.
+    """suffix: of what was prepared. found: there is a record of that name already. changes: what has changed its size
+    so far, and size_bytes: what it promises by all of these, 0 if that is not known."""
 
-    until: for so long, of time.monotonic(), it is sure to be counted.
-    """
-
+    suffix: str
     found: bool
     changes: frozenset[str]
-    until: float
-
-    def check(self, name: PvName) -> None:
-        """To be called before what was promised is done. Raises: DeadlineError if it may not be counted any more."""
-        if time.monotonic() > self.until:
-            raise DeadlineError(
-                f"{name}: more than {RESERVED_S / 60:.0f} minutes have passed since room was found for it; try again"
-            )
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A record's size in bytes, None if it is no record of ours. after: how many changes of our own had been then."""
+    """What a record promises, in bytes, None if it is no record of ours, and to whom, where its directory is called
+    otherwise. after: how many changes of our own had been then."""
 
     size: int | None
+    made_for: PvName | None
     changes: frozenset[str]
     after: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What one listing showed. foreign: in bytes, what other controllers prepare. asked: how many had asked for a
-    listing when it began."""
+    """What one listing showed. foreign: in bytes, what others prepare. asked: how many had asked for a listing when it
+    began."""
 
     names: RecordNames
-    foreign: Mapping[PvName, int]
+    foreign: Mapping[tuple[PvName, str], int]
     asked: int
 
 
 class Promises:
-    """Of one volume, whichever storages share it. Thread-safe; no two calls at a time may be about the same PV."""
+    """Of one volume, whichever storages share it. Thread-safe."""
 
     def __init__(self, *, volume: str) -> None:
         self._volume = volume
@@ -100,8 +93,8 @@ class Promises:
         """The last listing: it is as good for all who had asked before it began."""
         self._known: dict[PvName, _Known] = {}
         self._archived: dict[str, int] = {}
-        self._ours: dict[PvName, int | None] = {}
-        """What is prepared by this process; in bytes once it was accepted."""
+        self._ours: dict[tuple[PvName, str], int] = {}
+        """What is prepared by this process, by its suffix; in bytes, 0 until it was accepted."""
         self._changes = 0
         self._usable_bytes = 0
         self._usable_until = 0.0
@@ -117,43 +110,34 @@ class Promises:
         growing: bool = False,
     ) -> Iterator[Reservation]:
         """While the block runs, what `record` promises is counted by every controller: it is prepared, and the block
-        publishes it, and lets this controller `learn` of it. If there is a record of that name already, nothing is
-        prepared and nothing promised.
+        publishes it, or promises it as a change, and lets this controller `learn` of it. If there is a record of that
+        name already, nothing is prepared and nothing promised.
 
-        growing: there is one, and the block writes the new one, lets all controllers `learn` of it, and ends the
-        preparation.
+        growing: there is one, and it is to be changed.
         overcommit: of the storage that asks. Storages that share the volume share what is promised, each with its own.
         usable_bytes: asks the volume how much can be written to it.
-        Raises: CapacityError if the storage cannot promise that much more; VolumeIOError. After other exceptions it
-        stays prepared and counted, until a retry or the PV's deletion.
+        Raises: CapacityError if the storage cannot promise that much more; InProgressError if somebody else prepares
+        for that PV; VolumeIOError. What cannot be ended after a failure is counted until it is swept.
         """
-        name, until = record.name, time.monotonic() + RESERVED_S
+        name, suffix = record.name, secrets.token_hex(8)
+        reservation: Reservation | None = None
         with self._lock:
-            self._ours[name] = None
+            self._ours[name, suffix] = 0
         try:
-            if not records.begin(name) and not growing and records.read(name) is not None:
-                # what is prepared is a growth, at work elsewhere or interrupted: it goes on counting
-                yield Reservation(found=True, changes=frozenset(), until=until)
-                return
-            records.prepare(record)
-            try:
-                reservation = self._decide(records, record, overcommit, usable_bytes, until, growing=growing)
-            except CapacityError:
-                records.unstage(name)
-                raise
+            records.stage(record, suffix)
+            reservation = self._decide(records, record, suffix, overcommit, usable_bytes, growing=growing)
             if reservation.found and not growing:
-                records.unstage(name)
-                yield reservation
-                return
-            try:
-                yield reservation
-            except BaseException:
+                records.unstage(name, suffix)
+            yield reservation
+        except BaseException as error:
+            withdrawn = isinstance(error, KadaluExtError) and _withdrawn(records, name, suffix)
+            if not withdrawn and reservation is not None and (growing or not reservation.found):
                 # perhaps it is on the volume: a listing that began before must not be all that is counted
-                self.learn(record, changes=reservation.changes)
-                raise
+                self.learn(record, changes=reservation.changes | {suffix})
+            raise
         finally:
             with self._lock:
-                self._ours.pop(name, None)
+                self._ours.pop((name, suffix), None)
 
     def promised(self, records: Records, *, usable_bytes: Callable[[], int]) -> Promised:
         """What is promised now. Raises: VolumeIOError."""
@@ -178,34 +162,53 @@ class Promises:
         """This is on the volume now, and `changes` are what tells of changes of its size."""
         with self._lock:
             self._changes += 1
-            self._known[record.name] = _Known(size=record.size_bytes, changes=changes, after=self._changes)
+            self._known[record.name] = _Known(
+                size=record.size_bytes, made_for=record.made_for, changes=changes, after=self._changes
+            )
 
-    def forget(self, name: PvName) -> frozenset[str] | None:
-        """The record of `name` is gone; what told of changes of its size, None if that is not known."""
+    def whose(self, name: PvName) -> PvName | None:
+        """For whom it was made, as far as that is known, where its directory is called otherwise."""
+        with self._lock:
+            known = self._known.get(name)
+            return None if known is None else known.made_for
+
+    def is_settled(self, name: PvName) -> bool:
+        """Whether `knows`, and nothing was in preparation for it then."""
+        with self._lock:
+            return name in self._known and (self._seen is None or name not in self._seen.names.staged)
+
+    def forget(self, name: PvName) -> frozenset[str]:
+        """The record of `name` is gone; what told of changes of its size, as far as that is known."""
         with self._lock:
             known = self._known.pop(name, None)
-            return None if known is None else known.changes
+            return frozenset() if known is None else known.changes
 
     def _decide(
         self,
         records: Records,
         record: QuotaRecord,
+        suffix: str,
         overcommit: float,
         usable_bytes: Callable[[], int],
-        until: float,
         *,
         growing: bool,
     ) -> Reservation:
-        asked = self._ask()
+        name, asked = record.name, self._ask()
         with self._deciding:
             seen = self._look(records, asked)
-            found = record.name in seen.names.whole
+            found = name in seen.names.whole
+            others = seen.names.staged.get(name, frozenset()) - {suffix}
+            ended = {other for other in others if records.unstage(name, other)}
+            if ended != others and not found:
+                found = records.is_there(name)  # it was ended before, or has become the record since it was listed
             if growing or not found:
-                self._accept(record, seen, overcommit, self._usable(usable_bytes))
-        changes = seen.names.changes.get(record.name, frozenset())
-        return Reservation(found=found, changes=changes, until=until)
+                self._accept(record, suffix, seen, overcommit, self._usable(usable_bytes))
+        with self._lock:
+            known = self._known.get(name)
+        size = known.size if known is not None and name in seen.names.whole else None
+        return Reservation(suffix=suffix, found=found, changes=seen.names.of(name), size_bytes=size or 0)
 
-    def _accept(self, record: QuotaRecord, seen: _Seen, overcommit: float, usable: int) -> None:
+    def _accept(self, record: QuotaRecord, suffix: str, seen: _Seen, overcommit: float, usable: int) -> None:
         with self._lock:
             others = {name: size for name, size in self._sizes(seen).items() if name != record.name}
             capacity.check_promise(
@@ -216,15 +219,15 @@ class Promises:
                 overcommit=overcommit,
                 volume=self._volume,
             )
-            self._ours[record.name] = record.size_bytes
+            self._ours[record.name, suffix] = record.size_bytes
 
     def _sizes(self, seen: _Seen) -> dict[PvName, int]:
         """What each name promises: what was seen, and what this process has done since and is about to do."""
         sizes = {name: known.size for name, known in self._known.items() if known.size is not None}
         sizes |= {PvName(f".{entry}"): size for entry, size in self._archived.items()}  # names that no PV has
         for prepared in (seen.foreign, self._ours):
-            for name, size in prepared.items():
-                if size is not None:
+            for (name, _), size in prepared.items():
+                if size:
                     sizes[name] = max(size, sizes.get(name, 0))
         return sizes
 
@@ -249,45 +252,53 @@ class Promises:
             before, began = self._changes, self._asked
         names = records.names()
         with self._lock:
-            for name, known in list(self._known.items()):
-                stale = known.changes != names.changes.get(name, frozenset()) or name not in names.whole
-                if stale and known.after <= before:
+            changed = {name for name, known in self._known.items() if known.changes != names.of(name)}
+            for name in changed | (self._known.keys() - names.whole):
+                if self._known[name].after <= before:
                     del self._known[name]
-            unknown = names.whole - self._known.keys() - {CANARY}
-            foreign = names.staged - self._ours.keys() - {CANARY}
+            unknown = names.whole - (self._known.keys() - changed) - {CANARY}
+            foreign = {(name, each) for name, suffixes in names.staged.items() for each in suffixes} - self._ours.keys()
             self._archived = {entry: size for entry, size in self._archived.items() if entry in names.archived}
         with ThreadPoolExecutor(READERS) as readers:
             list(readers.map(lambda name: self._read(records, name, names, before), unknown))
         for entry in names.archived - self._archived.keys():
-            if size := self._size(entry, partial(records.archived, entry)):
-                self._archived[entry] = size
-        self._seen = _Seen(names=names, foreign=self._prepared(records, names, foreign), asked=began)
+            if record := self._checked(entry, partial(records.archived, entry)):
+                self._archived[entry] = record.size_bytes
+        prepared = {each: self._prepared(records, *each) for each in foreign if each[0] != CANARY}
+        self._seen = _Seen(names=names, foreign=prepared, asked=began)
         return self._seen
 
     def _read(self, records: Records, name: PvName, names: RecordNames, before: int) -> None:
-        size, changes = self._size(name, partial(records.read, name)), names.changes.get(name, frozenset())
+        size, record = self._promised(records, name, names.of(name))
+        made_for = None if record is None else record.made_for
         with self._lock:
-            self._known.setdefault(name, _Known(size=size, changes=changes, after=before))
+            new = _Known(size=size, made_for=made_for, changes=names.of(name), after=before)
+            known = self._known.setdefault(name, new)
+            if size is not None:  # learned meanwhile, and perhaps changed by another controller, too
+                self._known[name] = replace(known, size=max(size, known.size or 0))
 
-    def _prepared(self, records: Records, names: RecordNames, foreign: Iterable[PvName]) -> dict[PvName, int]:
-        found: dict[PvName, int] = {}
-        abandoned = set(names.abandoned)
-        for name in foreign:
-            # what was published or abandoned meanwhile was listed under its old name only
-            size = self._size(name, partial(records.read, name, staged=True))
-            if size is None:
-                size = self._size(name, partial(records.read, name))
-                abandoned |= {entry for entry in records.names().abandoned if owner(entry) == name}
-            found[name] = size or 0
-        for entry in abandoned:
-            size = self._size(entry, partial(records.abandoned, entry))
-            found[owner(entry)] = max(size or 0, found.get(owner(entry), 0))
-        return found
+    def _prepared(self, records: Records, name: PvName, suffix: str) -> int:
+        record = self._checked(name, partial(records.staged, name, suffix))
+        if record is not None:
+            return record.size_bytes
+        # it became the record, or a change of it, after it was listed
+        return self._promised(records, name, {suffix})[0] or 0
 
-    def _size(self, name: str, read: Callable[[], QuotaRecord | None]) -> int | None:
+    def _promised(
+        self, records: Records, name: PvName, changes: Collection[str]
+    ) -> tuple[int | None, QuotaRecord | None]:
+        """What is promised by the record and by what changes it, which goes only after the record is as large: these
+        are read first. And that record."""
+        larger = [self._checked(name, partial(records.changed, name, each)) for each in changes]
+        record = self._checked(name, partial(records.read, name))
+        if record is None:
+            return None, None
+        return max(each.size_bytes for each in (record, *larger) if each is not None), record
+
+    def _checked(self, name: str, read: Callable[[], QuotaRecord | None]) -> QuotaRecord | None:
         """None if it was deleted meanwhile, or is no record: no brick enforces it, and nothing was promised by it."""
         try:
-            record = read()
+            return read()
         except RecordError:
             return None
         except VolumeIOError as error:
@@ -296,4 +307,11 @@ class Promises:
                 f"it is not known how much is promised, since the size of {name} cannot be read: {error}; on a brick "
                 f"host, `gluster volume heal {self._volume} info` tells whether the bricks disagree",
             ) from error
-        return None if record is None else record.size_bytes
+
+
+def _withdrawn(records: Records, name: PvName, suffix: str) -> bool:
+    """Whether nothing comes of what was prepared, which is so if it was still there."""
+    try:
+        return records.unstage(name, suffix)
+    except KadaluExtError:
+        return False

@@ -8,10 +8,9 @@ from typing import Final
 
 from kadalu_ext.csi.directories import Directories
 from kadalu_ext.csi.ports import VolumeStore
-from kadalu_ext.errors import RecordError, VolumeIOError
+from kadalu_ext.errors import InProgressError, RecordError, VolumeIOError
 from kadalu_ext.layout import (
     RecordNames,
-    abandoned_path,
     archived_record_path,
     changed_path,
     filler_path,
@@ -33,9 +32,17 @@ class Records:
         self._store = store
         self._directories = directories
 
-    def read(self, name: PvName, *, staged: bool = False) -> QuotaRecord | None:
-        """The record of `name`, or the one in preparation; None if there is none. Raises: RecordError."""
-        return self._read(staged_record_path(name) if staged else record_path(name), name)
+    def read(self, name: PvName) -> QuotaRecord | None:
+        """The record of `name`; None if there is none. Raises: RecordError."""
+        return self._read(record_path(name), name)
+
+    def staged(self, name: PvName, suffix: str) -> QuotaRecord | None:
+        """That one in preparation; None if it is not, or not yet. Raises: RecordError."""
+        return self._read(staged_record_path(name, suffix), name)
+
+    def changed(self, name: PvName, suffix: str) -> QuotaRecord | None:
+        """What that change has promised; None if it says nothing of that, or is not there. Raises: RecordError."""
+        return self._read(changed_path(name, suffix), name)
 
     def _read(self, path: str, name: PvName) -> QuotaRecord | None:
         try:
@@ -46,10 +53,10 @@ class Records:
                 raise
             return None
 
-    def is_there(self, name: PvName, *, staged: bool = False) -> bool:
-        """Whether `name` has a record, or one in preparation, readable or not."""
+    def is_there(self, name: PvName) -> bool:
+        """Whether `name` has a record, readable or not."""
         try:
-            return self._read(staged_record_path(name) if staged else record_path(name), name) is not None
+            return self.read(name) is not None
         except RecordError:
             return True
 
@@ -57,45 +64,49 @@ class Records:
         """All that there is now."""
         return record_names(self._directories.names(RECORDS_DIR))
 
-    def stage(self, record: QuotaRecord) -> None:
-        """Prepares the record: every controller sees what it promises, no brick does."""
-        self.begin(record.name)
-        self.prepare(record)
+    def stage(self, record: QuotaRecord, suffix: str) -> None:
+        """Prepares the record: every controller sees what it promises, no brick does.
 
-    def begin(self, name: PvName) -> bool:
-        """The first half of `stage`; False if somebody has been there before."""
-        return self._directories.make(staged_record_path(name), RECORD_MODE)
+        Raises: InProgressError if somebody ended that at once.
+        """
+        self._directories.make(staged_record_path(record.name, suffix), RECORD_MODE)
+        self.prepare(record, suffix)
 
-    def prepare(self, record: QuotaRecord) -> None:
-        """The second half."""
-        self._store.setxattr(staged_record_path(record.name), RECORD_XATTR, encode(record))
+    def prepare(self, record: QuotaRecord, suffix: str) -> None:
+        """What is in preparation is this now. Raises: InProgressError if somebody ended it."""
+        try:
+            self._store.setxattr(staged_record_path(record.name, suffix), RECORD_XATTR, encode(record))
+        except VolumeIOError as error:
+            if error.errno != ENOENT:
+                raise
+            raise _ended(record.name) from error
 
-    def unstage(self, name: PvName) -> bool:
-        """What was prepared is not any more; False if nothing was."""
-        return self._directories.remove(staged_record_path(name))
+    def unstage(self, name: PvName, suffix: str) -> bool:
+        """What was prepared is not any more, and nothing comes of it; False if it was not there."""
+        return self._directories.remove(staged_record_path(name, suffix))
 
-    def abandon(self, name: PvName) -> None:
-        """What was prepared cannot become the record any more, and goes on counting."""
-        self._directories.move(staged_record_path(name), abandoned_path(f"{name}.{secrets.token_hex(8)}"))
+    def publish(self, name: PvName, suffix: str) -> None:
+        """What was prepared is the record now, for every brick; there was none.
 
-    def abandoned(self, entry: str) -> QuotaRecord | None:
-        """What was prepared, and nobody came back for; None if it is not there. Raises: RecordError."""
-        return self._read(abandoned_path(entry), owner(entry))
+        Raises: InProgressError if somebody ended it.
+        """
+        if not self._directories.move(staged_record_path(name, suffix), record_path(name)):
+            raise _ended(name)
 
-    def forget_abandoned(self, entry: str) -> None:
-        """It counts no longer."""
-        self._directories.remove(abandoned_path(entry))
+    def promise(self, name: PvName, suffix: str) -> None:
+        """What was prepared tells every controller from now on that the size of `name` is to be that.
 
-    def publish(self, name: PvName) -> None:
-        """What was prepared is the record now, for every brick; there was none."""
-        self._store.rename(staged_record_path(name), record_path(name))
+        Raises: InProgressError if somebody ended it.
+        """
+        if not self._directories.move(staged_record_path(name, suffix), changed_path(name, suffix)):
+            raise _ended(name)
 
     def write(self, record: QuotaRecord) -> None:
         """Changes the record that there is. Who waits for events hears of it, also if it is the same."""
         self._store.setxattr(record_path(record.name), RECORD_XATTR, encode(record))
 
     def tell_change(self, name: PvName) -> str:
-        """Lets every controller read the size of `name` again; what tells of this change."""
+        """Lets every controller read the size of `name` again; what tells of this."""
         suffix = secrets.token_hex(8)
         self._directories.make(changed_path(name, suffix), RECORD_MODE)
         return suffix
@@ -123,13 +134,6 @@ class Records:
                 raise
             return b""
 
-    def take_filling(self, name: PvName, other: str, mark: str, beat: bytes) -> bool:
-        """The copy is no longer the other's to fill; False if somebody else was quicker."""
-        if not self._directories.move(filler_path(name, other), filler_path(name, mark)):
-            return False
-        self.beat_filling(name, mark, beat)
-        return True
-
     def end_filling(self, name: PvName, mark: str) -> None:
         """It does not fill it any more."""
         self._directories.remove(filler_path(name, mark))
@@ -150,3 +154,13 @@ class Records:
     def remove(self, name: PvName) -> bool:
         """Removes the record; False if there is none."""
         return self._directories.remove(record_path(name))
+
+    def forget(self, entry: str) -> bool:
+        """Removes what has that name beside the records; False if it is not there."""
+        return self._directories.remove(f"{RECORDS_DIR}/{entry}")
+
+
+def _ended(name: PvName) -> InProgressError:
+    return InProgressError(
+        f"{name}: another controller works on it, and has ended what this one had prepared; try again"
+    )

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
-from functools import partial
 from typing import Final, TypeVar
 
 from kadalu_ext.csi import canary, enforcement, pvhealth
+from kadalu_ext.csi.changes import Changes
 from kadalu_ext.csi.condition import Condition
 from kadalu_ext.csi.copies import Copies
 from kadalu_ext.csi.directories import GROUP_MODE, PV_MODE, Directories
@@ -30,8 +30,8 @@ from kadalu_ext.csi.same import check_same
 from kadalu_ext.errors import (
     BricksDownError,
     CapacityError,
+    InProgressError,
     KadaluExtError,
-    NotFoundError,
     RecordError,
     VolumeIOError,
 )
@@ -39,15 +39,8 @@ from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.geometry import Geometry
 from kadalu_ext.gluster.messages import Gfid
 from kadalu_ext.gluster.support import Reserve
-from kadalu_ext.layout import (
-    abandoned_path,
-    archive_entry,
-    filler_path,
-    owner,
-    pv_path,
-    staged_record_path,
-)
-from kadalu_ext.record import CANARY, PvName, QuotaRecord
+from kadalu_ext.layout import archive_entry, pv_path
+from kadalu_ext.record import CANARY, RECORDS_DIR, PvName, QuotaRecord
 from kadalu_ext.storage import Quota, StorageName
 
 T = TypeVar("T")
@@ -91,6 +84,7 @@ class Volumes:
         self._storage = storage
         self._directories = Directories(store)
         self._records = Records(store, self._directories)
+        self._changes = Changes(volume=volume, records=self._records, promises=promises)
         self._leases = Leases(self._records, mark(identity))
         self._removal = Removal(store, self._directories, self._records)
         self._groups = Groups(volume=volume, store=store, records=self._records, directories=self._directories)
@@ -113,7 +107,7 @@ class Volumes:
                 record = self._copies.of_source(record)
             if present is None and self._make_new(record, overcommit, gids):
                 return self._store.gfid(record.path)
-            present = present or self._present(record.name)
+            present = present or self._changes.present(record.name)
             check_same(present, record)
             if present.source is None:
                 check_group(present.name, present.gid, gids)
@@ -129,40 +123,31 @@ class Volumes:
         def make() -> bool:
             with self._reserved(record, overcommit) as reservation:
                 if reservation.found:
-                    return False
-                prepared = self._with_group(record, gids)
+                    return False  # looked at as one that was there
+                prepared = self._with_group(record, gids, reservation.suffix)
                 self._make_directory(prepared)
-                published = self._publish(prepared, reservation)
-            # otherwise it is somebody else's: looked at as one that was there
-            return replace(published, storage=prepared.storage) == prepared
+                self._publish(prepared, reservation)
+            return True
 
         return self._with_room(make)
 
-    def _publish(self, record: QuotaRecord, reservation: Reservation) -> QuotaRecord:
-        """What is the record now. A directory that several claims may come to, or that has a group, may be prepared by
-        two controllers at a time, under one name: it is read again."""
+    def _publish(self, record: QuotaRecord, reservation: Reservation) -> None:
         name, changes = record.name, reservation.changes
-        if record.made_for is not None:
+        if record.made_for is not None or changes:
             # there may have been another of that name, of another size, that controllers remember
-            changes = self._told_anew(name, changes)
-        reservation.check(name)
-        self._records.publish(name)
-        published = record if record.made_for is None and record.gid is None else self._present(name)
-        self._promises.learn(published, changes=changes)
-        return published
+            changes = frozenset({self._records.tell_change(name)})
+            self._records.forget_changes(name, reservation.changes)
+        self._records.publish(name, reservation.suffix)
+        self._promises.learn(record, changes=changes)
 
-    def _with_group(self, record: QuotaRecord, gids: Gids | None) -> QuotaRecord:
+    def _with_group(self, record: QuotaRecord, gids: Gids | None, suffix: str) -> QuotaRecord:
         """The record in preparation, with the group that the PV has from now on."""
         if record.source is not None:
             if record.gid is not None:
                 self._groups.share(record.name, record.gid)
         elif gids is not None:
-            try:
-                record = replace(record, gid=self._groups.take(record.name, gids))
-            except CapacityError:
-                self._records.unstage(record.name)
-                raise
-            self._records.prepare(record)
+            record = replace(record, gid=self._groups.take(record.name, gids))
+            self._records.prepare(record, suffix)
         return record
 
     def _make_directory(self, record: QuotaRecord) -> bool:
@@ -203,35 +188,15 @@ class Volumes:
         Raises: NotFoundError if there is no such PV; CapacityError; RecordError.
         """
         with self._explained():
-            record = self._present(name)
-            if record.size_bytes < size_bytes:
-                larger = replace(record, size_bytes=size_bytes)
-                record = self._with_room(partial(self._write_larger, larger, overcommit))
-            elif self._records.read(name, staged=True):
-                self._tell_growth(record, self._records.names().changes.get(name, frozenset()))  # it was interrupted
-                self._records.unstage(name)
+            record = self._changes.present(name)
+            larger = replace(record, size_bytes=size_bytes)
+
+            def grow() -> QuotaRecord:
+                with self._reserved(larger, overcommit, growing=True) as reservation:
+                    return self._changes.grow(larger, reservation)
+
+            record = self._with_room(grow) if record.size_bytes < size_bytes else self._changes.tidy(record)
             return record, self._store.gfid(record.path)
-
-    def _write_larger(self, record: QuotaRecord, overcommit: float) -> QuotaRecord:
-        """The record that is there now. Another controller may have written one meanwhile: it is read anew."""
-        with self._reserved(record, overcommit, growing=True) as reservation:
-            now = self._present(record.name)
-            if now.size_bytes < record.size_bytes:
-                now = replace(now, size_bytes=record.size_bytes)
-                reservation.check(now.name)
-                self._records.write(now)
-            self._tell_growth(now, reservation.changes)
-            self._records.unstage(now.name)
-        return now
-
-    def _tell_growth(self, record: QuotaRecord, earlier: frozenset[str]) -> None:
-        """Every controller reads the record again; only then it may be prepared no longer."""
-        self._promises.learn(record, changes=self._told_anew(record.name, earlier))
-
-    def _told_anew(self, name: PvName, earlier: frozenset[str]) -> frozenset[str]:
-        """What tells every controller from now on to read that size again, in place of what did so earlier."""
-        self._records.forget_changes(name, earlier)
-        return frozenset({self._records.tell_change(name)})
 
     def _with_room(self, call: Callable[[], T]) -> T:
         """What the call returns; if there is no room for it, it is made again where people have removed archives."""
@@ -248,8 +213,7 @@ class Volumes:
         Raises: NotFoundError if there is no such PV; RecordError.
         """
         with self._explained():
-            record = replace(self._present(name), inodes=inodes)
-            self._records.write(record)
+            record = self._changes.settle(name, inodes=inodes)
             return record, self._store.gfid(record.path)
 
     def promised(self) -> Promised:
@@ -261,52 +225,26 @@ class Volumes:
             return now
 
     def left(self) -> frozenset[str]:
-        """What calls have left, or need for a moment: in preparation, abandoned, and the marks of who filled what was
-        deleted. As `sweep` takes it."""
+        """What calls have left, or need for a moment: by its name in `info/quota`, as `sweep` takes it."""
         with self._explained():
-            names = self._records.names()
-        deleted = names.fillers.keys() - names.whole
-        return (
-            names.staged | names.abandoned | {_filler(name, each) for name in deleted for each in names.fillers[name]}
-        )
+            return self._records.names().left()
 
     def sweep(self, left: Collection[str]) -> Mapping[str, VolumeIOError]:
-        """Abandons what is in preparation, and ends the rest: of `left`, which was there for long enough.
+        """Ends what was there for long enough, of `left`: nothing comes of it then. See housekeeping.py.
 
         What cannot be ended, and why, by its path, with what of the archive cannot be forgotten; it does not stop the
-        rest. See housekeeping.py for how long that is. Repeatable.
+        rest. Repeatable.
         """
-        if not left:
-            return self._removal.stuck
         stuck: dict[str, VolumeIOError] = {}
-
-        def end(path: str, *steps: Callable[[], object]) -> None:
-            try:
-                for step in steps:
-                    step()
-            except VolumeIOError as error:
-                if error.errno in OF_THE_VOLUME:
-                    raise
-                stuck[path] = error
-
         with self._explained():
-            names = self._records.names()
-            for name in names.staged.intersection(left):
-                end(staged_record_path(name), partial(self._records.abandon, name))
-            for entry in names.abandoned.intersection(left):
-                grown = partial(self._end_growth, owner(entry), names.changes)
-                end(abandoned_path(entry), grown, partial(self._records.forget_abandoned, entry))
-            for name in names.fillers.keys() - names.whole:
-                for each in names.fillers[name]:
-                    if _filler(name, each) in left:
-                        end(filler_path(name, each), partial(self._records.end_filling, name, each))
+            for entry in self.left().intersection(left) if left else ():
+                try:
+                    self._records.forget(entry)
+                except VolumeIOError as error:
+                    if error.errno in OF_THE_VOLUME:
+                        raise
+                    stuck[f"{RECORDS_DIR}/{entry}"] = error
         return {**stuck, **self._removal.stuck}
-
-    def _end_growth(self, name: PvName, changes: Mapping[PvName, frozenset[str]]) -> None:
-        """Should it have been one, and got so far that the record is written, every controller reads that."""
-        with suppress(RecordError):  # quotad tells of it
-            if (record := self._records.read(name)) is not None:
-                self._tell_growth(record, changes.get(name, frozenset()))
 
     def record(self, name: PvName) -> QuotaRecord | None:
         """The PV's record; None if it has none. Raises: RecordError."""
@@ -332,8 +270,8 @@ class Volumes:
             record = QuotaRecord(path=pv_path(CANARY), size_bytes=size_bytes)
             self._directories.make(record.path, PV_MODE)
             if present is None:
-                self._records.stage(record)
-                self._records.publish(CANARY)
+                self._records.stage(record, canary.SUFFIX)
+                self._records.publish(CANARY, canary.SUFFIX)
             else:
                 self._records.write(record)
 
@@ -343,12 +281,6 @@ class Volumes:
         return self._promises.reserve(
             self._records, record, overcommit=overcommit, usable_bytes=self._usable_bytes, growing=growing
         )
-
-    def _present(self, name: PvName) -> QuotaRecord:
-        record = self._records.read(name)
-        if record is None:
-            raise NotFoundError(f"volume {self._volume} has no PV {name}")
-        return record
 
     def _usable_bytes(self) -> int:
         bricks = self.bricks
@@ -397,27 +329,63 @@ class Volumes:
         answers, geometry = self._ask(record.path if gfid else "", gfid)
         return pvhealth.conditions(record, answers, geometry, found=gfid is not None, quota=quota, volume=self._volume)
 
-    def delete(self, name: PvName) -> None:
-        """The PV's directory is in the trash and its record is gone when this returns; idempotent."""
+    def whose(self, name: PvName) -> PvName | None:
+        """For whom that directory was made, as far as that is known, if it is called otherwise; asks nobody."""
+        return self._promises.whose(name)
+
+    def delete(self, name: PvName, *, of: PvName | None = None) -> None:
+        """The PV's directory is in the trash and its record is gone when this returns; idempotent.
+
+        of: whose it was when somebody wanted that, None if it is not known. Raises: InProgressError if it is another
+        one's by now.
+        """
         with self._explained():
+            self._check_whose(name, of)
+            changes = self._end_preparations(name)
             self._removal.to_trash(name)
             self._records.remove(name)
-            self._records.unstage(name)
-            self._groups.give_back(name)
-            changes = self._promises.forget(name)
-            if changes is None:
-                changes = self._records.names().changes.get(name, frozenset())
-            self._records.forget_changes(name, changes)
+            self._forget(name, changes)
 
-    def archive(self, name: PvName) -> None:
-        """The PV's directory is in `archived`, and its record counts for it there, when this returns; idempotent."""
+    def archive(self, name: PvName, *, of: PvName | None = None) -> None:
+        """The PV's directory is in `archived`, and its record counts for it there, when this returns; idempotent.
+
+        of: as `delete`.
+        """
         with self._explained():
+            self._check_whose(name, of)
+            changes = self._end_preparations(name)
             entry = archive_entry(name, secrets.token_hex(8))
             if not self._removal.to_archive(name, entry):
                 entry = self._removal.archived_without_record(name)
             if entry:
                 self._records.archive(name, entry)
-            self.delete(name)  # what is left of it
+            else:
+                self._records.remove(name)
+            self._forget(name, changes)
+
+    def _check_whose(self, name: PvName, of: PvName | None) -> None:
+        if of is None:
+            return
+        with suppress(RecordError):  # quotad tells of it
+            record = self._records.read(name)
+            if record is not None and record.made_for != of:
+                raise InProgressError(
+                    f"{name}: this deletion was held up, and another controller has deleted what {of} had there; the "
+                    f"directory is that of {record.made_for or name} now, and stays"
+                )
+
+    def _end_preparations(self, name: PvName) -> frozenset[str]:
+        """Nothing that was in preparation becomes the record any more; what told of changes, if that is not known."""
+        if self._promises.is_settled(name):
+            return frozenset()
+        names = self._records.names()
+        for suffix in names.staged.get(name, ()):
+            self._records.unstage(name, suffix)
+        return names.of(name)
+
+    def _forget(self, name: PvName, changes: frozenset[str]) -> None:
+        self._groups.give_back(name)
+        self._records.forget_changes(name, changes | self._promises.forget(name))
 
     def silent_bricks(self) -> str | None:
         """The bricks that do not answer, each with the reason; None if all do. Bounded by the probe's timeout."""
@@ -441,7 +409,3 @@ class Volumes:
             if down := enforcement.bricks_down(*self._ask(""), volume=self._volume):
                 raise down from error
             raise
-
-
-def _filler(name: PvName, mark: str) -> str:
-    return f"{name}.{mark}.filler"

@@ -39,7 +39,7 @@ class Site:
 
     def put_record(self, volume: str, name: str, size: int, *, inodes: int | None = None) -> None:
         root, pv = self.mounts / volume, PvName(name)
-        staged = root / staged_record_path(pv)
+        staged = root / staged_record_path(pv, "0" * 16)
         staged.mkdir(parents=True)
         record = QuotaRecord(path=pv_path(pv), size_bytes=size, inodes=inodes)
         os.setxattr(staged, RECORD_XATTR, encode(record))

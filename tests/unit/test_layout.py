@@ -35,7 +35,7 @@ def test_the_path_of_every_pv_fits_into_a_record(name: str, size: int) -> None:
 def test_records_and_trash_stand_outside_of_what_pods_see() -> None:
     pv = check_pv_name("pvc-1")
     assert layout.record_path(pv) == "info/quota/pvc-1"
-    assert layout.staged_record_path(pv) == "info/quota/.pvc-1.new"
+    assert layout.staged_record_path(pv, "0123456789abcdef") == "info/quota/.pvc-1.0123456789abcdef.new"
     assert layout.changed_path(pv, "0123456789abcdef") == "info/quota/.pvc-1.0123456789abcdef.changed"
     assert layout.trash_path(pv, "0123456789abcdef") == "trash/pvc-1.0123456789abcdef"
 
@@ -48,16 +48,20 @@ def test_what_we_put_into_the_trash_is_known_for_ours(name: str, suffix: bytes) 
 
 @given(st.sets(NAMES), st.sets(NAMES), st.sets(NAMES), st.sets(NAMES))
 def test_records_those_in_preparation_and_what_tells_of_changes_are_told_apart(
-    whole: set[PvName], staged: set[PvName], changed: set[PvName], abandoned: set[PvName]
+    whole: set[PvName], staged: set[PvName], changed: set[PvName], filling: set[PvName]
 ) -> None:
     suffix = "0123456789abcdef"
-    paths = [*map(layout.record_path, whole), *map(layout.staged_record_path, staged)]
-    paths += [layout.changed_path(name, suffix) for name in changed]
-    paths += [layout.abandoned_path(f"{name}.{suffix}") for name in abandoned]
-    found = layout.record_names([*(path.rpartition("/")[2] for path in paths), ".other"])
-    assert (set(found.whole), set(found.staged)) == (whole, staged)
-    assert found.changes == dict.fromkeys(changed, frozenset({suffix}))
-    assert set(map(layout.owner, found.abandoned)) == abandoned
+
+    def entries(names: set[PvName], *ends: str) -> list[str]:
+        return [f".{name}.{suffix}.{end}" for name in names for end in ends]
+
+    listed = entries(staged, "new", "abandoned") + entries(changed, "changed") + entries(filling, "filler")
+    found = layout.record_names([*whole, *listed, ".other"])
+    assert set(found.whole) == whole
+    for names, expected in ((found.staged, staged), (found.changes, changed), (found.fillers, filling)):
+        assert names == dict.fromkeys(expected, frozenset({suffix}))
+    needless = entries(changed - whole - staged, "changed") + entries(filling - whole - staged, "filler")
+    assert found.left() == {*entries(staged, "new", "abandoned"), *needless}
 
 
 @pytest.mark.parametrize("name", ["-a", "no\udcffutf8", "a b", "a" * 254])

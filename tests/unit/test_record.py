@@ -133,7 +133,7 @@ def test_a_record_that_could_not_be_read_is_never_written() -> None:
 
 def test_a_record_in_preparation_has_a_name_that_no_pv_has() -> None:
     with pytest.raises(RecordError):
-        check_pv_name(staging_name(check_pv_name("pvc-1")))
+        check_pv_name(staging_name(check_pv_name("pvc-1"), "0" * 16))
 
 
 @given(st.integers(1, MAX_SIZE_BYTES), st.integers(1, 16), st.sampled_from([512, 1024, 4096, 65536]))

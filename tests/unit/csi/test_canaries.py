@@ -100,7 +100,7 @@ def test_a_beat_that_was_killed_at_any_step_is_made_good_by_the_next(site: Site,
     site.volumes().beat()
     assert site.size is not None
     assert pv_path(CANARY) in site.store.nodes
-    assert staged_record_path(CANARY) not in site.store.nodes
+    assert staged_record_path(CANARY, canary.SUFFIX) not in site.store.nodes
 
 
 def test_a_canary_that_was_damaged_or_lost_its_directory_is_mended(site: Site) -> None:

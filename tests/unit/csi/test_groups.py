@@ -21,6 +21,7 @@ from kadalu_ext.layout import GIDS_DIR, pv_path
 from kadalu_ext.record import PvName
 from kadalu_ext.units import MIB
 from tests.unit.csi.memory import MemoryBricks, MemoryStore, pv, replica
+from tests.unit.csi.test_housekeeping import Paused
 
 TWO = Gids(least=2000, most=2001)
 
@@ -28,8 +29,8 @@ TWO = Gids(least=2000, most=2001)
 class Site:
     """Two controllers on one volume."""
 
-    def __init__(self) -> None:
-        self.store = MemoryStore()
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
         self.records = Records(self.store, Directories(self.store))
         self.controllers = [self._controller() for _ in range(2)]
         self.volumes = self.controllers[0]
@@ -110,7 +111,7 @@ def test_when_all_are_taken_nothing_is_promised_and_a_deletion_helps(site: Site)
     assert site.gid("pvc-3") == free
 
 
-def test_what_another_controller_has_left_is_cleared_away_when_groups_are_scarce(site: Site) -> None:
+def test_what_another_controller_has_left_is_given_out_when_groups_are_scarce(site: Site) -> None:
     site.store.mkdir("info", 0o755)
     site.store.mkdir(GIDS_DIR, 0o755)
     for entry in ("2000.pvc-8", "2001.pvc-9", "2001", "x.pvc-9"):
@@ -118,11 +119,28 @@ def test_what_another_controller_has_left_is_cleared_away_when_groups_are_scarce
     for name in ("pvc-1", "pvc-2"):
         site.volumes.make(pv(name, MIB), gids=TWO)
     assert {site.gid("pvc-1"), site.gid("pvc-2")} == {2000, 2001}
-    assert site.entries() == {f"{site.gid('pvc-1')}.pvc-1", f"{site.gid('pvc-2')}.pvc-2", "2001", "x.pvc-9"}
+
+
+@pytest.mark.parametrize("steps", range(24))
+def test_a_group_is_not_given_twice_if_the_one_that_had_left_it_comes_back(steps: int) -> None:
+    store = Paused()
+    site = Site(store)
+    for path in ("info", GIDS_DIR, f"{GIDS_DIR}/2000.pvc-9"):
+        store.mkdir(path, 0o755)
+    one = Gids(least=2000, most=2000)
+
+    def then() -> None:
+        with suppress(CapacityError):
+            site.controllers[1].make(pv("pvc-9", MIB), gids=one)
+
+    store.at, store.then = store.calls + steps, then
+    with suppress(CapacityError):
+        site.volumes.make(pv("pvc-1", MIB), gids=one)
+    assert len(site.records.names().whole) <= 1
 
 
 def test_a_pv_that_another_controller_is_making_has_its_group(site: Site) -> None:
-    site.records.stage(replace(pv("pvc-9", MIB), gid=None))
+    site.records.stage(pv("pvc-9", MIB), "0" * 16)
     site.store.mkdir(GIDS_DIR, 0o755)
     site.store.mkdir(f"{GIDS_DIR}/2000.pvc-9", 0o700)
     site.volumes.make(pv("pvc-1", MIB), gids=TWO)

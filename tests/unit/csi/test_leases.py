@@ -81,6 +81,18 @@ def test_another_takes_over_when_it_was_silent_for_long_enough_and_not_before(si
         assert takes(b) is taken
 
 
+def test_two_that_died_refuse_nobody_for_ever(site: Site) -> None:
+    die(site, "a")
+    die(site, "b")
+    c = site.controller("c")
+    assert not takes(c)
+    site.now = LEASE_S
+    site.records.beat_filling(PV, mark("b"), b"alive")
+    assert not takes(c)
+    site.now = 2 * LEASE_S
+    assert takes(c)
+
+
 def test_who_beats_keeps_it_for_ever(site: Site) -> None:
     b = site.controller("b")
     for number in range(5):
@@ -94,8 +106,8 @@ def test_the_one_that_was_taken_from_stops_at_its_next_beat(site: Site, monkeypa
     progress = CopyProgress()
     with site.controller("a").held(PV, progress):
         assert not progress.stopped
-        while not site.records.take_filling(PV, mark("a"), mark("b"), b"1"):
-            pass
+        site.records.end_filling(PV, mark("a"))
+        site.records.begin_filling(PV, mark("b"), b"1")
         until_stopped(progress)
         assert site.records.names().fillers == {PV: {mark("b")}}
     assert site.records.names().fillers == {PV: {mark("b")}}

@@ -39,6 +39,7 @@ from tests.testbed.progress import wait_until
 from tests.unit.csi.memory import Crash, MemoryBricks, MemoryStore, pv, recorded_size, replica
 
 PV = PvName("pvc-1")
+SUFFIX = "0" * 16
 CREATE_STEPS = 12  # calls on an empty volume
 SCAFFOLD = {"", "info", "info/quota", "subvol", "trash"}
 
@@ -235,9 +236,11 @@ def test_a_minority_of_bricks_that_does_not_know_the_pv_is_not_believed(on: Fixt
 
 def test_a_staged_record_that_a_crash_left_goes_with_the_pv(on: Fixture) -> None:
     on.create()
-    on.store.nodes[staged_record_path(PV)] = on.store.nodes.pop(record_path(PV))
+    on.restart()
+    staged = staged_record_path(PV, SUFFIX)
+    on.store.nodes[staged] = on.store.nodes.pop(record_path(PV))
     on.volumes.delete(PV)
-    assert staged_record_path(PV) not in on.store.nodes
+    assert staged not in on.store.nodes
 
 
 def test_a_record_whose_directory_is_gone_is_shown_anew_to_who_waits_for_events(on: Fixture) -> None:
@@ -349,7 +352,7 @@ def test_a_growth_that_was_killed_at_any_step_is_completed_or_deleted(on: Fixtur
     if then == "again":
         on.volumes.grow(PV, 128 * MIB)
         assert recorded_size(on.store, PV) == 128 * MIB
-        assert staged_record_path(PV) not in on.store.nodes
+        assert not on.volumes.left()
     on.volumes.delete(PV)
     empty(on.store)
     assert on.left() == set()
@@ -401,8 +404,10 @@ def test_sixty_four_calls_at_once_on_two_controllers_never_promise_more_than_the
     def call(number: int) -> bool:
         volumes = two.controllers[number % 2]
         try:
-            if number < 8:
+            if number < 7:
                 volumes.grow(PvName(f"old-{number}"), 64 * MIB)
+            elif number % 3 == 0:
+                volumes.make(replace(pv(f"pvc-{number}", 64 * MIB), source=PvName("old-7"), filling=True))
             else:
                 volumes.make(pv(f"pvc-{number}", 64 * MIB))
         except CapacityError:
@@ -418,10 +423,10 @@ def test_sixty_four_calls_at_once_on_two_controllers_never_promise_more_than_the
 def test_what_another_controller_prepares_is_counted(on: Fixture) -> None:
     on.create(PvName("pvc-0"), 512 * MIB)
     other = Records(on.store, Directories(on.store))
-    other.stage(pv("pvc-9", 500 * MIB))
+    other.stage(pv("pvc-9", 500 * MIB), SUFFIX)
     with pytest.raises(CapacityError, match="at most 12 MiB"):
         on.create()
-    other.publish(PvName("pvc-9"))
+    other.publish(PvName("pvc-9"), SUFFIX)
     with pytest.raises(CapacityError, match="at most 12 MiB"):
         on.create()
 
@@ -512,9 +517,10 @@ def test_of_three_that_see_each_other_two_by_two_one_is_refused(on: Fixture) -> 
 
     def promise(promises: Promises, name: str, through: Records) -> None:
         record = pv(name, 400 * MIB)
-        with suppress(CapacityError), promises.reserve(through, record, overcommit=1, usable_bytes=lambda: GIB):
+        room = promises.reserve(through, record, overcommit=1, usable_bytes=lambda: GIB)
+        with suppress(CapacityError), room as reservation:
             on.volumes._directories.make(record.path, 0o755)
-            records.publish(record.name)
+            records.publish(record.name, reservation.suffix)
             promises.learn(record, changes=frozenset())
             made.append(name)
 
@@ -543,8 +549,9 @@ def test_who_waits_together_shares_a_listing_and_what_failed_since_then_counts(
 
     def promise(name: str) -> bool:
         record = pv(name, 600 * MIB)
-        with suppress(VolumeIOError), ours.reserve(records, record, overcommit=1, usable_bytes=usable):
-            records.publish(record.name)
+        room = ours.reserve(records, record, overcommit=1, usable_bytes=usable)
+        with suppress(VolumeIOError), room as reservation:
+            records.publish(record.name, reservation.suffix)
             raise VolumeIOError(ENOTCONN, "nobody knows whether it was done")
         failed.set()
         return True
