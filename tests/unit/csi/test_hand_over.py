@@ -60,10 +60,13 @@ class Turns(MemoryStore):
                 works[me]()
             except Crash:
                 pass
+            except BaseException as error:
+                failed.append(error)
             with self._changed:
                 del self._waits[me]
                 self._changed.notify_all()
 
+        failed: list[BaseException] = []
         threads = [threading.Thread(target=work, args=(me,)) for me in range(len(works))]
         self._waits = dict.fromkeys(range(len(works)), False)
         for thread in threads:
@@ -83,6 +86,7 @@ class Turns(MemoryStore):
                 self._changed.notify_all()
         for thread in threads:
             thread.join()
+        assert not failed, failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +95,8 @@ class Call:
     name: int
     sixteenths: int
 
-    def make(self, volumes: Volumes, granted: dict[PvName, int]) -> None:
-        """granted: what a caller was told last that it has."""
+    def make(self, volumes: Volumes, by: int, granted: dict[PvName, int], owners: dict[PvName, int]) -> None:
+        """granted: what a caller was told that it has; by: one of the controllers; owners: who has a directory."""
         name, size = PvName(f"pvc-{self.name}"), self.sixteenths * SIXTEENTH
         first = (3, 4, 5)[self.name] * SIXTEENTH  # all who make a PV want the same of it
         with suppress(CapacityError, ConflictError, InProgressError, NotFoundError, VolumeIOError):
@@ -100,6 +104,10 @@ class Call:
                 case "make":
                     volumes.make(pv(name, first))
                     granted[name] = max(first, granted.get(name, 0))
+                case "claim":
+                    claimed = PvName(f"shop-{self.name}")
+                    volumes.make(replace(pv(claimed, SIXTEENTH), made_for=PvName(f"pvc-of-{by}")))
+                    assert owners.setdefault(claimed, by) == by
                 case "clone":
                     volumes.make(replace(pv(name, first), source=SOURCE, filling=True))
                     granted[name] = max(first, granted.get(name, 0))
@@ -118,22 +126,22 @@ def calls(*whats: str) -> st.SearchStrategy[list[Call]]:
     return st.lists(call, min_size=1, max_size=3)
 
 
-TURNS = st.lists(st.integers(0, 2), max_size=60)
+TURNS = st.lists(st.integers(0, 2), min_size=60, max_size=60)
 
 
 def run(
     before: list[Call], works: list[list[Call]], turns: list[int], dies: dict[int, int]
 ) -> tuple[Turns, list[Volumes], dict[PvName, int]]:
-    store, granted = Turns(), dict[PvName, int]()
+    store, granted, owners = Turns(), dict[PvName, int](), dict[PvName, int]()
     bricks = Bricks(geometry=replica(), probe=MemoryBricks(store))
     controllers = [Volumes(volume="vol", store=store, bricks=bricks, promises=Promises(volume="vol")) for _ in works]
     controllers[0].make(pv(SOURCE, SIXTEENTH))
     for number, call in enumerate(before):
-        call.make(controllers[number % len(controllers)], granted)
+        call.make(controllers[number % len(controllers)], number % len(controllers), granted, owners)
 
     def work(number: int) -> None:
         for call in works[number]:
-            call.make(controllers[number], granted)
+            call.make(controllers[number], number, granted, owners)
 
     store.run([partial(work, number) for number in range(len(works))], turns, dies)
     return store, controllers, granted
@@ -147,7 +155,7 @@ def promised(store: MemoryStore) -> int:
 @settings(max_examples=100, deadline=None)
 @given(
     before=st.lists(calls("make", "grow").map(lambda some: some[0]), max_size=2),
-    works=st.lists(calls("make", "clone", "grow", "grow", "limit", "delete", "sweep"), min_size=2, max_size=3),
+    works=st.lists(calls("make", "clone", "grow", "grow", "claim", "limit", "delete", "sweep"), min_size=2, max_size=3),
     turns=TURNS,
     dies=st.dictionaries(st.integers(0, 2), st.integers(0, 40), max_size=1),
 )
@@ -162,7 +170,7 @@ def test_never_more_is_promised_than_there_is(
 @settings(max_examples=100, deadline=None)
 @given(
     before=st.lists(calls("make", "grow").map(lambda some: some[0]), max_size=2),
-    works=st.lists(calls("make", "grow", "limit", "sweep"), min_size=2, max_size=3),
+    works=st.lists(calls("make", "grow", "claim", "claim", "limit", "sweep"), min_size=2, max_size=3),
     turns=TURNS,
 )
 def test_nobody_loses_what_he_was_told_that_he_has_and_nothing_is_left(
@@ -170,5 +178,6 @@ def test_nobody_loses_what_he_was_told_that_he_has_and_nothing_is_left(
 ) -> None:
     store, controllers, granted = run(before, works, turns, {})
     assert {name: size for name, size in granted.items() if (recorded_size(store, name) or 0) < size} == {}
-    assert {each.promised().size_bytes for each in controllers} == {promised(store)}
+    controllers[0].sweep(controllers[0].left())
     assert controllers[0].left() == frozenset()
+    assert {each.promised().size_bytes for each in controllers} == {promised(store)}

@@ -177,22 +177,34 @@ def test_a_limit_of_inodes_that_meets_a_growth_takes_nothing_from_it(site: Site)
     assert site.records.read(PV) == replace(pv(PV, 512 * MIB), inodes=1000)
 
 
+ONE, TWO = (replace(pv(PV, 64 * MIB), made_for=PvName(name)) for name in ("one", "two"))
+
+
 def test_two_claims_that_come_to_one_directory_at_once_never_both_have_it(site: Site) -> None:
-    one, two = (replace(pv(PV, 64 * MIB), made_for=PvName(name)) for name in ("one", "two"))
-    before(site, "rename", lambda: site.controller().make(two))
+    before(site, "rename", lambda: site.controller().make(TWO))
     with pytest.raises(InProgressError):
-        site.controller().make(one)
+        site.controller().make(ONE)
     with pytest.raises(ConflictError, match="this directory is that of two"):
-        site.controller().make(one)
+        site.controller().make(ONE)
+
+
+def test_who_comes_too_late_to_end_what_another_one_prepares_finds_that_one_s_record(site: Site) -> None:
+    site.store.mkdir("info", 0o755)
+    site.store.mkdir(RECORDS_DIR, 0o755)
+    site.records.stage(TWO, SUFFIX)
+    before(site, "rmdir", lambda: site.records.publish(PV, SUFFIX))
+    with pytest.raises(ConflictError, match="this directory is that of two"):
+        site.controller().make(ONE)
+    assert site.records.read(PV) == TWO
 
 
 @pytest.mark.parametrize("what", ["delete", "archive"])
 def test_a_deletion_that_is_late_leaves_the_next_of_that_name_alone(site: Site, what: str) -> None:
     first, other = site.controller(), site.controller()
-    first.make(replace(pv(PV, 64 * MIB), made_for=PvName("one")))
+    first.make(ONE)
     end, of = getattr(first, what), first.whose(PV)
     other.delete(PV)
-    other.make(replace(pv(PV, 64 * MIB), made_for=PvName("two")))
+    other.make(TWO)
     with pytest.raises(InProgressError, match="has deleted what one had there; the directory is that of two now"):
         end(PV, of=of)
     assert pv_path(PV) in site.store.nodes
