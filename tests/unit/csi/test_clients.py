@@ -115,6 +115,7 @@ def test_a_pv_is_taken_until_the_work_ends_and_not_until_its_caller_gives_up(on:
 
 def test_a_deadline_names_the_bricks_that_are_silent(on: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_DIAGNOSIS_S", 0.05)
+    on.client.open().result(60)
     on.bricks.down, on.bricks.hung = {"h2"}, {"h3"}
     on.store.hold.clear()
     with pytest.raises(DeadlineError, match=r"Down or silent: brick h2:\S+ refused; brick h3:\S+ does not"):
