@@ -80,7 +80,7 @@ class Story:
         return f"{len(workloads)} workloads are ready: {', '.join(workloads)}"
 
     def install_quotad(self) -> str:
-        package = deb.install(self.hosts, [VOLUME])
+        package = deb.install(self.hosts, [VOLUME], anew=True)
         states = [self.on(name, "systemctl", "is-active", "kadalu-quotad") for name in self.names]
         assert states == ["active"] * len(states), states
         return f"{package}: active on {', '.join(self.names)}"

@@ -60,9 +60,14 @@ class Site:
         report = json.loads(host.run(["kadalu-quotad", "status", "--json"], check=False).stdout)
         return next((pv for brick in report["bricks"] for pv in brick["pvs"] if pv["pv"] == name), {})
 
-    def wait_enforced(self, name: str, limits: list[int]) -> list[int]:
-        """Until every host, in order, enforces its limit; the projects."""
-        return [self.wait_enforced_on(host, name, limit) for host, limit in zip(self.hosts.hosts, limits, strict=True)]
+    def wait_enforced(self, name: str, limits: list[int], *, but: BrickHost | None = None) -> list[int]:
+        """Until every host, in order, enforces its limit; the projects. but: one that is not asked, whose is 0."""
+        wanted = dict(zip([host.name for host in self.hosts.hosts], limits, strict=True))
+
+        def wait(host: BrickHost) -> int:
+            return 0 if host is but else self.wait_enforced_on(host, name, wanted[host.name])
+
+        return self.hosts.together(wait)
 
     def wait_enforced_on(self, host: BrickHost, name: str, limit: int) -> int:
         """Until this host enforces a limit; the project. Checked with the system's own tool as well."""
@@ -107,19 +112,14 @@ def mount(volume: str, target: Path) -> None:
 @contextmanager
 def served(hosts: BrickHosts, volumes: Mapping[str, str], mounts: Path) -> Iterator[Site]:
     """Volumes by name and kind, a client of each, and kadalu-quotad installed from its package on every host, started
-    as an administrator would; all of it is removed afterwards."""
+    as an administrator would; afterwards nothing of it is there but the package."""
     site = Site(hosts, mounts)
     for volume, kind in volumes.items():
         hosts.create_volume(volume, kind)
         mount(volume, mounts / volume)
-    package = deb.install(hosts, list(volumes))
-
-    def purge(host: BrickHost) -> None:
-        host.run(["dpkg", "--purge", "kadalu-quotad"])
-        host.run(["rm", "/var/lib/glusterd/kadalustorage.info", f"/tmp/{package}"])
-
+    deb.install(hosts, list(volumes))
     yield site
     for volume in volumes:
         progress.run_logged(["umount", "--lazy", str(mounts / volume)], log=mounts / "umount.log")
         hosts.delete_volume(volume)
-    hosts.together(purge)
+    deb.put_away(hosts)

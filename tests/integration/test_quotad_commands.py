@@ -16,9 +16,9 @@ from kadalu_ext.units import MIB
 from tests.integration.quotad_site import Site, mount
 from tests.testbed import deb, progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
+from tests.testbed.deb import CONFIG
 
 VOLUME = "commands"
-CONFIG = "/etc/kadalu-quotad.toml"
 MAKE = f"""
 import json, os
 for name in ("pvc-1", "pvc-2"):
@@ -41,8 +41,7 @@ def host(brick_hosts: BrickHosts) -> Iterator[BrickHost]:
     host.run(["systemctl", "stop", "kadalu-quotad"])
     host.run(["python3", "-"], input=MAKE)
     yield host
-    brick_hosts.together(lambda each: each.run(["dpkg", "--purge", "kadalu-quotad"]))
-    brick_hosts.together(lambda each: each.run(["rm", "-f", "/var/lib/glusterd/kadalustorage.info", CONFIG]))
+    deb.put_away(brick_hosts)
     brick_hosts.delete_volume(VOLUME)
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from tests.testbed import deb, progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
+from tests.testbed.deb import CONFIG
 
 CALM, HOSTILE = "/bricks/calm", "/broken/b"
 SECONDS = 90.0
-CONFIG = "/etc/kadalu-quotad.toml"
 
 
 class Place:
@@ -75,8 +75,7 @@ def place(brick_hosts: BrickHosts) -> Iterator[Place]:
     place.serves_beside()
     place.wait("2 bricks, 2 PVs enforced")
     yield place
-    brick_hosts.together(lambda each: each.run(["dpkg", "--purge", "kadalu-quotad"]))
-    brick_hosts.together(lambda each: each.run(["rm", "-f", "/var/lib/glusterd/kadalustorage.info", CONFIG]))
+    deb.put_away(brick_hosts)
     brick_hosts.delete_volume("calm")
     brick_hosts.delete_volume("hostile")
 

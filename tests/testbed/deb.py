@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -12,6 +13,9 @@ from types import ModuleType
 from . import gobuild, paths, suite
 from .brickhosts import BrickHost, BrickHosts
 from .sandbox import INSIDE
+
+CONFIG = "/etc/kadalu-quotad.toml"
+LIST = "/var/lib/glusterd/kadalustorage.info"
 
 _BUILDER = paths.REPOSITORY / "packaging" / "build_packages.py"
 
@@ -27,22 +31,43 @@ def build(packager: str = "deb", version: str = "") -> Path:
     return builder().build(paths.REPOSITORY / "build", gobuild.binary("nfpm"), packager, version)  # type: ignore[no-any-return]
 
 
-def install(hosts: BrickHosts, volumes: Sequence[str]) -> str:
+def install(hosts: BrickHosts, volumes: Sequence[str], *, anew: bool = False) -> str:
     """Installs the package on every brick host, exports `volumes`, starts the daemon, as an administrator would.
+
+    A host that has this very package keeps it, for to install one takes these hosts long; anew: it does not.
 
     Returns the package's file name, once systemd says that every daemon is ready.
     """
     package = build()
-    remote = f"/tmp/{package.name}"
 
     def on(host: BrickHost) -> None:
-        host.put(package, remote)
-        host.run(["dpkg", "--install", remote])
-        host.run(["tee", "/var/lib/glusterd/kadalustorage.info"], input="".join(f"{name}\n" for name in volumes))
+        if anew or not _has(host, package):
+            host.put(package, f"/tmp/{package.name}")
+            host.run(["dpkg", "--purge", "kadalu-quotad"])
+            host.run(["dpkg", "--install", f"/tmp/{package.name}"])
+        host.run(["tee", LIST], input="".join(f"{name}\n" for name in volumes))
         host.run(["systemctl", "start", "kadalu-quotad"])
 
     hosts.together(on)
     return package.name
+
+
+def put_away(hosts: BrickHosts) -> None:
+    """Stops the daemon on every brick host and removes its configuration. The package stays, for the next `install`."""
+
+    def on(host: BrickHost) -> None:
+        host.run(["systemctl", "stop", "kadalu-quotad"], check=False)  # a test may have failed where there is none
+        host.run(["rm", "-f", LIST, CONFIG])
+
+    hosts.together(on)
+
+
+def _has(host: BrickHost, package: Path) -> bool:
+    shown = ["dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Version}", "kadalu-quotad"]
+    if host.run(shown, check=False).stdout != f"installed {package.name.split('_')[1]}":
+        return False
+    digest = host.run(["sha256sum", f"/tmp/{package.name}"], check=False).stdout.partition(" ")[0]
+    return digest == hashlib.sha256(package.read_bytes()).hexdigest()
 
 
 def builder() -> ModuleType:
