@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -133,9 +134,11 @@ os.symlink("/etc", "{brick}/info/quota/evil-symlink")
     host.run(["python3", "-"], input=script)
     site.make_pv("quota-rep", "beside", 32 * MIB)
     site.wait_enforced("beside", [32 * MIB] * 3)
+    report = json.loads(host.run(["kadalu-quotad", "status", "--json"], check=False).stdout)
+    shown_pvs = {pv["pv"]: pv for shown_brick in report["bricks"] for pv in shown_brick["pvs"]}
     for name in ("dots", "absolute", "link", "root", "size", "huge", "\x1b[31m", "symlink"):
-        assert site.status(host, f"evil-{name}")["state"] == "invalid", name
-        assert site.status(host, f"evil-{name}")["reason"]
+        assert shown_pvs[f"evil-{name}"]["state"] == "invalid", name
+        assert shown_pvs[f"evil-{name}"]["reason"]
     # Every directory: what the links lead to, gluster's own, the brick's root and above. The PVs' files are not asked.
     outside = ["/bricks/outside", f"{brick}/.glusterfs"]
     shown = host.run(["find", *outside, "-type", "d", "-exec", "lsattr", "-pd", "{}", "+"]).stdout
@@ -171,10 +174,10 @@ def tagged(path):
 top, record = sys.argv[1:]
 for d in range(50):
     os.mkdir(f"{top}/{d}")
-    for f in range(200):
+    for f in range(80):
         open(f"{top}/{d}/{f}", "w").close()
 os.rename(os.path.dirname(record) + "/.held", record)
-for last in ("0/0", "25/100", "49/199", "25"):
+for last in ("0/0", "25/40", "49/79", "25"):
     systemctl("start")
     pid = int(systemctl("show", "-P", "MainPID"))
     deadline = time.monotonic() + 60

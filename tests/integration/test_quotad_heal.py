@@ -32,9 +32,8 @@ VOLUMES = {"heal-rep": "replica 3", "heal-arb": "arbiter", "heal-dis": "disperse
 def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with served(brick_hosts, VOLUMES, tmp_path_factory.mktemp("clients")) as site:
         for volume in VOLUMES:
-            brick_hosts.gluster("volume", "set", volume, "network.ping-timeout", "10")
             threads = "disperse.shd-max-threads" if volume == "heal-dis" else "cluster.shd-max-threads"
-            brick_hosts.gluster("volume", "set", volume, threads, "4")
+            brick_hosts.gluster("volume", "set", volume, "network.ping-timeout", "10", threads, "4")
         yield site
 
 
@@ -156,16 +155,19 @@ def check_pv(site: Site, volume: str, name: str, size: int) -> None:
     what self-heal has put aside, and nothing else. A removed file counts until its brick has closed it, which after a
     cut is when the brick gives the client up."""
     site.wait_enforced(name, limits(volume, size))
-    for brick in bricks(site, volume):
-        top = f"{brick.path}/{pv_path(PvName(name))}"
+    where = {brick.host.name: brick.path for brick in bricks(site, volume)}
 
-        def counted(brick: Place = brick, top: str = top) -> bool:
-            seen = json.loads(brick.host.run(["python3", "-B", "-", brick.path, top], input=LOOK).stdout)
+    def check(host: BrickHost) -> None:
+        look = ["python3", "-B", "-", where[host.name], f"{where[host.name]}/{pv_path(PvName(name))}"]
+
+        def counted() -> bool:
+            seen = json.loads(host.run(look, input=LOOK).stdout)
             assert seen["wrong"] == []
             return bool((seen["used_inodes"], seen["used_bytes"]) == (seen["inodes"], seen["bytes"]))
 
-        what = f"{brick.host.name} to count of {name} what is in it"
-        progress.wait_until(what, counted, seconds=HEAL_SECONDS, interval=2)
+        progress.wait_until(f"{host.name} to count of {name} what is in it", counted, seconds=HEAL_SECONDS, interval=2)
+
+    site.hosts.together(check)
 
 
 LIMITS: dict[str, list[float]] = {"heal-rep": [1, 1, 1], "heal-arb": [1, 1, 0], "heal-dis": [0.5, 0.5, 0.5]}
@@ -250,9 +252,7 @@ def test_a_host_that_was_down_while_clients_wrote_and_claimed_is_as_the_others_w
         wait_rounds(writers, 2)
         for volume, name in claims.items():
             directory = csi.create(volume, name, 4 * MIB)[0]
-            for host, limit in zip(site.hosts.hosts, limits(volume, 4 * MIB), strict=True):
-                if host is not down:
-                    site.wait_enforced_on(host, name, limit)
+            site.wait_enforced(name, limits(volume, 4 * MIB), but=down)
             (directory / "some").write_bytes(bytes(MIB))
         down.uncut()
         for volume in VOLUMES:
@@ -403,11 +403,15 @@ def test_an_inode_limit_holds_on_every_brick_of_every_kind(site: Site) -> None:
             for number in range(10):  # with the directory itself eleven
                 (directory / f"file{number}").touch()
         assert refused.value.errno == errno.ENOSPC, refused.value
-        for host, project in zip(site.hosts.hosts, projects, strict=True):
+        project_on = dict(zip([host.name for host in site.hosts.hosts], projects, strict=True))
+
+        def check(host: BrickHost, name: str = name, project_on: dict[str, int] = project_on) -> None:
             shown = host.run(["xfs_quota", "-x", "-c", "report -p -n -N -i", "/bricks"]).stdout
-            assert re.search(rf"^#{project} +10 +0 +10 ", shown, re.MULTILINE), shown
+            assert re.search(rf"^#{project_on[host.name]} +10 +0 +10 ", shown, re.MULTILINE), shown
             assert site.status(host, name)["full"]
             assert "64 MiB, 10 inodes" in host.run(["kadalu-quotad", "explain", name], check=False).stdout
+
+        site.hosts.together(check)
         site.delete_pv(volume, name)
 
 

@@ -15,18 +15,26 @@ from kadalu_ext.operator.spec import parse_spec
 from tests.testbed import progress
 from tests.testbed.brickhosts import BrickHosts
 
-VOLUME = "sup"
+VOLUME, OTHER = "sup", "sup-other"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hosts(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
-    """A cluster on which a test makes the volume VOLUME."""
+    """A cluster with the volume VOLUME, which each test leaves as it was: started, and nothing is wrong with it."""
+    brick_hosts.create_volume(VOLUME, "replica 3")
     yield brick_hosts
     brick_hosts.delete_volume(VOLUME)
 
 
-def look() -> Usable | Problem:
-    details = {"gluster_nodes": ["brick2", "brick1"], "gluster_volname": VOLUME}
+@pytest.fixture
+def other(brick_hosts: BrickHosts) -> Iterator[BrickHosts]:
+    """A cluster on which a test makes the volume OTHER."""
+    yield brick_hosts
+    brick_hosts.delete_volume(OTHER)
+
+
+def look(volume: str = VOLUME) -> Usable | Problem:
+    details = {"gluster_nodes": ["brick2", "brick1"], "gluster_volname": volume}
     observer = Observer()
     try:
         return observer(parse_spec("ext", {"type": "External", "details": details}))
@@ -34,11 +42,11 @@ def look() -> Usable | Problem:
         observer.forget(("default", "ext"))
 
 
-def refused(reason: Reason, *words: str) -> None:
-    found = look()
+def refused(reason: Reason, *words: str, volume: str = VOLUME) -> None:
+    found = look(volume)
     assert isinstance(found, Problem), found
     assert (found.reason, found.reason.condition) == (reason, Condition.SUPPORTED)
-    for word in (f"volume {VOLUME}", *words):
+    for word in (f"volume {volume}", *words):
         assert word in found.message
 
 
@@ -52,7 +60,6 @@ def refused(reason: Reason, *words: str) -> None:
 def test_an_option_that_lets_files_escape_is_refused(
     hosts: BrickHosts, option: str, value: str, reason: Reason, remedy: str
 ) -> None:
-    hosts.create_volume(VOLUME, "replica 3")
     assert isinstance(look(), Usable)
     hosts.gluster("volume", "set", VOLUME, option, value)
     refused(reason, remedy)
@@ -61,7 +68,6 @@ def test_an_option_that_lets_files_escape_is_refused(
 
 
 def test_glusters_own_quota_is_refused_only_as_long_as_it_answers_for_the_bricks(hosts: BrickHosts) -> None:
-    hosts.create_volume(VOLUME, "replica 3")
     hosts.gluster("volume", "quota", VOLUME, "enable")
     refused(Reason.GLUSTER_QUOTA, f"gluster volume set {VOLUME} features.quota-deem-statfs off")
     hosts.gluster("volume", "set", VOLUME, "features.quota-deem-statfs", "off")
@@ -70,33 +76,37 @@ def test_glusters_own_quota_is_refused_only_as_long_as_it_answers_for_the_bricks
     assert isinstance(look(), Usable)
 
 
-def test_a_volume_over_several_subvolumes_is_refused(hosts: BrickHosts) -> None:
-    hosts.create_volume(VOLUME, "distribute", ["brick1", "brick2"])
-    refused(Reason.DISTRIBUTED, "distributed over 2 subvolumes")
+def test_a_volume_over_several_subvolumes_is_refused(other: BrickHosts) -> None:
+    other.create_volume(OTHER, "distribute", ["brick1", "brick2"])
+    refused(Reason.DISTRIBUTED, "distributed over 2 subvolumes", volume=OTHER)
 
 
-def test_bricks_of_one_volume_on_one_file_system_are_refused_and_of_several_volumes_are_not(hosts: BrickHosts) -> None:
+def test_bricks_of_one_volume_on_one_file_system_are_refused_and_of_several_volumes_are_not(other: BrickHosts) -> None:
     # A replica: of two bricks of a distributed volume one would hear of the distribution first.
-    hosts.gluster(
-        "volume", "create", VOLUME, "replica", "3", f"brick1:/bricks/{VOLUME}", f"brick2:/bricks/{VOLUME}",
-        f"brick2:/bricks/{VOLUME}-2", "force",
+    other.gluster(
+        "volume", "create", OTHER, "replica", "3", f"brick1:/bricks/{OTHER}", f"brick2:/bricks/{OTHER}",
+        f"brick2:/bricks/{OTHER}-2", "force",
     )  # fmt: skip
-    hosts.start_volume(VOLUME)
-    refused(Reason.SHARED_FILE_SYSTEM, "2 bricks of the volume are on one file system of brick2", "replace-brick")
+    other.start_volume(OTHER)
+    refused(
+        Reason.SHARED_FILE_SYSTEM,
+        "2 bricks of the volume are on one file system of brick2",
+        "replace-brick",
+        volume=OTHER,
+    )
 
 
-def test_a_thin_arbiter_is_refused(hosts: BrickHosts) -> None:
-    hosts.gluster(
-        "volume", "create", VOLUME, "replica", "2", "thin-arbiter", "1", f"brick1:/bricks/{VOLUME}",
-        f"brick2:/bricks/{VOLUME}", f"brick3:/bricks/{VOLUME}",
+def test_a_thin_arbiter_is_refused(other: BrickHosts) -> None:
+    other.gluster(
+        "volume", "create", OTHER, "replica", "2", "thin-arbiter", "1", f"brick1:/bricks/{OTHER}",
+        f"brick2:/bricks/{OTHER}", f"brick3:/bricks/{OTHER}",
     )  # fmt: skip
-    hosts.gluster("volume", "start", VOLUME)
-    refused(Reason.THIN_ARBITER, "use replica 3")
-    hosts.host("brick3").run(["rm", "-rf", f"/bricks/{VOLUME}"])
+    other.gluster("volume", "start", OTHER)
+    refused(Reason.THIN_ARBITER, "use replica 3", volume=OTHER)
+    other.host("brick3").run(["rm", "-rf", f"/bricks/{OTHER}"])
 
 
 def test_a_volume_of_gluster_block_is_refused(hosts: BrickHosts) -> None:
-    hosts.create_volume(VOLUME, "replica 3")
     volume = gfapi.Volume.open(VOLUME, ["brick1"], timeout_s=30)
     try:
         volume.mkdir(BLOCK_META, 0o700)
@@ -108,14 +118,14 @@ def test_a_volume_of_gluster_block_is_refused(hosts: BrickHosts) -> None:
 
 
 def test_a_stopped_volume_is_told_from_one_that_is_not_there(hosts: BrickHosts) -> None:
-    hosts.create_volume(VOLUME, "replica 3", start=False)
+    hosts.gluster("volume", "stop", VOLUME)
     refused(Reason.VOLUME_STOPPED, f"gluster volume start {VOLUME}")
+    hosts.start_volume(VOLUME)
 
 
 def test_a_brick_that_does_not_run_is_named_and_refuses_nothing_while_the_volume_takes_writes(
     hosts: BrickHosts,
 ) -> None:
-    hosts.create_volume(VOLUME, "replica 3")
     down = []
     for name, takes_writes in (("brick3", True), ("brick2", False)):
         hosts.host(name).run(["pkill", "-KILL", "-f", f"glusterfsd.*/bricks/{VOLUME}"])
@@ -130,10 +140,11 @@ def test_a_brick_that_does_not_run_is_named_and_refuses_nothing_while_the_volume
         found = look()
         assert isinstance(found, Usable)
         assert found.takes_writes is takes_writes
+    hosts.gluster("volume", "start", VOLUME, "force")
+    hosts.wait_online(VOLUME)
 
 
 def test_what_bricks_reserve_is_known(hosts: BrickHosts) -> None:
-    hosts.create_volume(VOLUME, "replica 3")
     sizes = {"7": Reserve(percent=7), "100MB": Reserve(size_bytes=100 << 20), "1": Reserve(percent=1)}
     for text, expected in sizes.items():
         hosts.gluster("volume", "set", VOLUME, "storage.reserve", text)
