@@ -26,14 +26,14 @@ def site(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -> I
         yield site
 
 
-def test_real_xfs_keeps_the_contract_that_the_fake_keeps(brick_hosts: BrickHosts) -> None:
-    host = brick_hosts.host("brick1")
-    host.run(["mkdir", "-p", "/tmp/contract/tests/unit", "/tmp/contract/tests/contract"])
-    for path in ("kadalu_ext", "tests/__init__.py", "tests/unit/__init__.py", "tests/unit/quotad",
-                 "tests/contract/__init__.py", "tests/contract/test_quota_table.py"):  # fmt: skip
-        host.put(paths.REPOSITORY / path, f"/tmp/contract/{path}")
-    command = ["env", "PYTHONPATH=/tmp/contract", "python3", "-B", "-m", "tests.contract.test_quota_table", "/bricks"]
-    done = host.run(command, check=False)
+def test_real_xfs_keeps_the_contract_that_the_fake_keeps(site: Site) -> None:
+    host = site.hosts.host("brick1")
+    host.run(["mkdir", "-p", "/tmp/contract/tests/unit/quotad", "/tmp/contract/tests/contract"])
+    for path in ("__init__.py", "unit/__init__.py", "unit/quotad/__init__.py", "unit/quotad/fakes.py",
+                 "contract/__init__.py", "contract/test_quota_table.py"):  # fmt: skip
+        host.put(paths.REPOSITORY / "tests" / path, f"/tmp/contract/tests/{path}")
+    environment = ["env", "PYTHONPATH=/tmp/contract:/usr/lib/kadalu-quotad"]
+    done = host.run([*environment, "python3", "-B", "-m", "tests.contract.test_quota_table", "/bricks"], check=False)
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stderr
     host.run(["rm", "-r", "/tmp/contract"])

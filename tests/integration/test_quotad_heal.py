@@ -388,7 +388,7 @@ wait("the big one", lambda: limited("big"))
 def test_new_records_do_not_wait_for_a_big_tree_that_is_adopted(site: Site) -> None:
     host, brick = site.hosts.host("brick1"), "/bricks/heal-rep"
     host.run(["mkdir", "-p", f"{brick}/info/quota"])
-    assert host.run(["python3", "-B", "-", brick, "15000"], input=ADOPT).stdout == "the big one is at work\n"
+    assert host.run(["python3", "-B", "-", brick, "6000"], input=ADOPT).stdout == "the big one is at work\n"
     wrong = Site.untagged(host, f"{brick}/subvol/aa/bb/big", site.status(host, "big")["project_id"])
     assert wrong == []
     host.run(["sh", "-c", f"rm -r {brick}/info/quota/big {brick}/info/quota/new* {brick}/subvol/aa/bb"])
