@@ -276,18 +276,70 @@ def without_brick(site: Site, volume: str, host: BrickHost) -> Iterator[None]:
         site.hosts.wait_online(volume)
 
 
-def test_full_pvs_of_replica_and_arbiter_volumes_lose_nothing_that_was_fsynced(csi: limit_site.Site) -> None:
-    """Disperse is another matter: test_trim_fragments.py."""
-    loads = {"heal-rep": Load(large=False, fsync=True), "heal-arb": Load(large=True, fsync=True)}
+def test_a_full_pv_of_replica_3_stays_readable_and_one_with_an_arbiter_is_whole_again_once_there_is_room(
+    csi: limit_site.Site,
+) -> None:
+    """Disperse is another matter: test_trim_fragments.py. With large files an arbiter is another, too: adr/0023."""
     pvs = [
-        prepare(csi, volume, f"limit-{volume}", load, writers=2, size_bytes=6 * MIB, room_bytes=MIB)
-        for volume, load in loads.items()
+        prepare(
+            csi, volume, f"limit-{volume}", Load(large=False, fsync=True), writers=2, size_bytes=6 * MIB, room_bytes=MIB
+        )
+        for volume in ("heal-rep", "heal-arb")
     ]
     play(csi, pvs, fault="none", host="brick2")
     for pv in pvs:
         assert pv.found.promised and all(writer.refused for writer in pv.writers)
-        assert (pv.failures, pv.found.unreadable, pv.found.lost) == ([], [], [])
+        wrong = [*pv.failures, *pv.found.unreadable, *pv.found.lost]
+        if pv.volume == "heal-arb":
+            # what was refused on both other bricks is known to the arbiter alone; names are seen late by other nodes
+            wrong = [each for each in wrong if each.startswith("healed") or not each.endswith(WITH_ARBITER)]
+        assert wrong == []
         csi.delete(pv.volume, pv.name)
+
+
+WITH_ARBITER = (": ENOTCONN", ": not there")
+"""What a full PV of a volume with an arbiter may answer until it has room and is healed; never a wrong byte."""
+
+
+def test_a_file_of_which_both_data_bricks_blame_each_other_is_whole_again_by_what_troubleshooting_tells(
+    site: Site, csi: limit_site.Site
+) -> None:
+    """One blame is made by hand, so that it is there each time: docs/facts.md has what leads to both. If gluster heals
+    that by itself, think again of adr/0023."""
+    volume, name, content = "heal-arb", "blamed", os.urandom(MIB)
+    top, where = pv_path(PvName(name)), bricks(site, volume)
+    directory = site.make_pv(volume, name, 32 * MIB)
+    for file in ("file", "other"):
+        (directory / file).write_bytes(content)
+    with without_brick(site, volume, where[0].host):
+        for file in ("file", "other"):
+            with open(directory / file, "ab") as target:
+                target.write(b"more")
+        for brick in (where[0], where[2]):
+            pending = ["-n", f"trusted.afr.{volume}-client-1", "-v", f"0x{1:08x}{0:016x}"]
+            brick.host.run(["setfattr", *pending, f"{brick.path}/{top}/file"])
+
+    def healed_but_for_it() -> bool:
+        nudge(site, volume)
+        waits = site.hosts.gluster("volume", "heal", volume, "info")
+        return f"{top}/file" in waits and f"{top}/other" not in waits
+
+    def read(file: str) -> bytes:
+        with csi.reader(volume) as mount:
+            return (mount / top / file).read_bytes()
+
+    progress.wait_until("the other file to be healed", healed_but_for_it, seconds=HEAL_SECONDS, interval=2)
+    assert read("other") == content + b"more"
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+        read("file")
+    sizes = [int(brick.host.run(["stat", "-c", "%s", f"{brick.path}/{top}/file"]).stdout) for brick in where]
+    assert sizes == [MIB, MIB + 4, 0]
+    for brick in where[1:]:
+        brick.host.run(["setfattr", "-x", f"trusted.afr.{volume}-client-0", f"{brick.path}/{top}/file"])
+    heal(site, volume)
+    assert read("file") == content
+    check_pv(site, volume, name, 32 * MIB)
+    site.delete_pv(volume, name)
 
 
 def fill(file: Path, full: Collection[int] = (errno.ENOSPC,)) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from kadalu_ext.csi import pvhealth
 from kadalu_ext.csi.enforcement import not_enforced
 from kadalu_ext.errors import BricksDownError, KadaluExtError, NotEnforcedError
 from kadalu_ext.gluster.brick import BrickAnswer, BrickStat
 from kadalu_ext.gluster.geometry import Brick, Geometry, VolumeKind
+from kadalu_ext.layout import pv_path
+from kadalu_ext.record import PvName, QuotaRecord
 from kadalu_ext.units import MIB
 
 SIZE = 64 * MIB
@@ -77,3 +82,14 @@ def test_every_brick_also_an_arbiter_must_show_the_limit_of_inodes() -> None:
         assert says in str(error) if says else error is None
     assert "with 1000 inodes is not enforced on 1 of 3 bricks" in str(error)
     assert not_enforced(answers, arbitrated, size_bytes=SIZE, volume="vol") is None
+
+
+@pytest.mark.parametrize("arbiter", [False, True])
+def test_a_full_pv_with_an_arbiter_says_that_its_files_may_not_answer_until_there_is_room(arbiter: bool) -> None:
+    third = Brick(name="v-2", host="h2", path="/b", arbiter=arbiter)
+    geometry = Geometry(kind=VolumeKind.REPLICATE, bricks=(*bricks(2), third))
+    full = BrickStat(total_bytes=SIZE, free_bytes=0, block_bytes=4096)
+    answers = [BrickAnswer(brick=brick, stat=full, error=None, up=True) for brick in geometry.bricks]
+    record = QuotaRecord(path=pv_path(PvName("pv")), size_bytes=SIZE)
+    (found,) = pvhealth.conditions(record, answers, geometry, found=True, volume="vol")
+    assert (found.reason, "ENOTCONN" in found.message) == ("Full", arbiter)
