@@ -194,7 +194,7 @@ def _risk(spec: StorageSpec, facts: VolumeFacts) -> DataAtRiskError | None:
     return DataAtRiskError(
         f"volume {spec.volume}: it is disperse, and a PV of it that gets full may lose data: its bricks refuse writes "
         "one by one, which makes files unreadable (EIO), and self-heal, for want of room, leaves wrong bytes in them; "
-        "take a volume of replica 3 or an arbiter, or see docs/troubleshooting.md and set spec.accept: "
+        "take a volume of replica 3, or see docs/troubleshooting.md and set spec.accept: "
         f"[{RISK}] if no PV will ever get full"
     )
 
