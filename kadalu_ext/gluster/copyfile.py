@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EIO, ENOENT, ENOSYS, EOPNOTSUPP, ESTALE, EXDEV
+from errno import EIO, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, ESTALE, EXDEV
 from typing import Final
 
 from kadalu_ext.gluster.copymemory import CopyMemory
@@ -25,7 +25,9 @@ BRICK_COPY_BYTES: Final = 256 << 20
 extents writes it all. One that does needs a few milliseconds for each step, so that they are larger than SYNC_BYTES."""
 DEFAULT_ACL: Final = b"system.posix_acl_default"
 _GONE: Final = (ENOENT, ESTALE)
-_NO_COPY_RANGE: Final = (ENOSYS, EOPNOTSUPP, EXDEV)
+_NO_COPY_RANGE: Final = (EPERM, ENOSYS, EOPNOTSUPP, EXDEV)
+"""The brick does not copy. EPERM is what libgfapi makes of every error of this call, also of a full disk and of a file
+that is gone (syncop_copy_file_range in libglusterfs/src/syncop.c, tag v10.3): reading and writing tell which it is."""
 _XATTRS: Final = (b"user.", b"security.capability", b"system.posix_acl_access", DEFAULT_ACL)
 
 
@@ -163,10 +165,9 @@ class FileCopier:
 
     def _fill_from(self, source: OpenFile, target: OpenFile, attributes: Attributes, buffer: Buffer) -> None:
         size = attributes.size_bytes  # what grows meanwhile is copied up to here: the copy comes to an end
-        if self._server_side and self._copied_by_brick(source, target, size):
-            return
-        written = unsynced = 0
-        for begin, end in _pieces(self._data(source, attributes), SYNC_BYTES):
+        written = self._copied_by_brick(source, target, size) if self._server_side else 0
+        unsynced = 0
+        for begin, end in _pieces(self._data(source, attributes, written), SYNC_BYTES):
             if unsynced + end - begin > SYNC_BYTES:
                 self._objects.sync(target)
                 unsynced = 0
@@ -178,8 +179,8 @@ class FileCopier:
         if written < size:
             self._objects.truncate(target, size)
 
-    def _copied_by_brick(self, source: OpenFile, target: OpenFile, size_bytes: int) -> bool:
-        """False if the brick cannot: its file system, kernel or gluster is too old."""
+    def _copied_by_brick(self, source: OpenFile, target: OpenFile, size_bytes: int) -> int:
+        """How far it came: to 0 if the brick's file system, kernel or gluster is too old."""
         at = 0
         while at < size_bytes:
             self._check()
@@ -187,22 +188,22 @@ class FileCopier:
                 with of_source():
                     count = self._objects.copy_range(source, target, at, min(BRICK_COPY_BYTES, size_bytes - at))
             except OSError as error:
-                if at or error.errno not in _NO_COPY_RANGE:
+                if error.errno not in _NO_COPY_RANGE:
                     raise
-                return False
+                break
             if count == 0:
                 break
             self._progress.add(size_bytes=count)
             at += count
             if at < size_bytes:
                 self._objects.sync(target)
-        return True
+        return at
 
-    def _data(self, source: OpenFile, attributes: Attributes) -> Iterator[tuple[int, int]]:
-        """The parts of the file that are no holes."""
-        size, at = attributes.size_bytes, 0
-        if attributes.blocks_bytes >= size:
-            yield 0, size
+    def _data(self, source: OpenFile, attributes: Attributes, at: int) -> Iterator[tuple[int, int]]:
+        """The parts of the file from there on that are no holes."""
+        size = attributes.size_bytes
+        if at < size <= attributes.blocks_bytes:
+            yield at, size
             return
         while at < size:
             with of_source():

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from errno import EEXIST, ENOENT, ENOSPC, EOPNOTSUPP, ESTALE
+from errno import EEXIST, ENOENT, ENOSPC, EPERM, ESTALE
 from typing import Any
 
 from kadalu_ext.gluster.objects import Attributes, Buffer, Handle, Objects, OpenFile
@@ -265,9 +265,13 @@ class MemoryObjects(Objects):
 
     def copy_range(self, source: OpenFile, target: OpenFile, offset: int, count: int) -> int:
         with self._call("copy_range"):
-            if not self.can_copy:
-                raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
-            return self._written(self.files[target], bytes(self.files[source].data[offset : offset + count]), offset)
+            try:
+                if self.can_copy:
+                    data = bytes(self.files[source].data[offset : offset + count])
+                    return self._written(self.files[target], data, offset)
+            except OSError:
+                pass
+            raise OSError(EPERM, os.strerror(EPERM))  # libgfapi's, whatever the brick said
 
     def truncate(self, file: OpenFile, size_bytes: int) -> None:
         with self._call("truncate"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
-from errno import EIO, ENOSPC
+from errno import EIO, ENOSPC, ESTALE
 
 import pytest
 from hypothesis import given, settings
@@ -108,6 +108,24 @@ def test_a_brick_that_cannot_copy_has_it_done_for_it() -> None:
     assert seen(target) == seen(source)
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["the file stays", "the file is removed"])
+def test_where_a_brick_fails_and_does_not_say_why_reading_goes_on(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
+    monkeypatch.setattr(copyfile, "BRICK_COPY_BYTES", 2 * BLOCK)
+    source, target = directory(large=file(b"x" * (5 * BLOCK), mtime=1)), directory()
+    objects = MemoryObjects(source, target)
+
+    def fail(name: str, _number: int) -> None:
+        objects.can_copy = "copy_range" not in objects.calls
+        if gone and name == "read_into":
+            source.entries.clear()
+            raise OSError(ESTALE, "gone")
+
+    objects.hook = fail
+    progress = copy(objects, server_side=True)
+    assert progress.size_bytes == (2 if gone else 5) * BLOCK
+    assert seen(target) == seen(source)
+
+
 def test_killed_at_any_call_a_copy_that_is_made_again_ends_as_an_undisturbed_one() -> None:
     objects = MemoryObjects(everything(), directory())
     copy(objects)
@@ -206,12 +224,13 @@ def test_a_file_that_becomes_shorter_meanwhile_has_no_tail_of_zeros() -> None:
     assert target.entries[b"log"].data == b"x" * CHUNK_BYTES
 
 
-def test_a_full_target_is_named_and_a_later_try_goes_on() -> None:
+@pytest.mark.parametrize("server_side", [False, True])
+def test_a_full_target_is_named_and_a_later_try_goes_on(server_side: bool) -> None:
     source, target = directory(d=directory(big=file(b"x" * 2 * BLOCK), small=file(b"y"))), directory()
     objects = MemoryObjects(source, target)
     objects.room = BLOCK
     with pytest.raises(OSError, match="d/big") as full:
-        copy(objects)
+        copy(objects, server_side=server_side)
     assert full.value.errno == ENOSPC
     copy(MemoryObjects(source, target))
     assert seen(target) == seen(source)
