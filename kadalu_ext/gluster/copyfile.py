@@ -32,7 +32,14 @@ _XATTRS: Final = (b"user.", b"security.capability", b"system.posix_acl_access", 
 
 
 class VanishedError(Exception):
-    """Something of the source is no longer there: whoever removed it does not want it copied."""
+    """Something of the source is no longer there: whoever removed it does not want it copied.
+
+    parent: the directory that it was looked up in is not there.
+    """
+
+    def __init__(self, *, parent: bool) -> None:
+        super().__init__()
+        self.parent = parent
 
 
 @dataclass(eq=False, kw_only=True)
@@ -67,8 +74,10 @@ class FileCopier:
         self._linking = threading.Lock()
 
     def copy(self, into: Into, name: bytes, source: Handle, attributes: Attributes, buffer: Buffer) -> None:
-        """`name` in `into` is a whole copy of `source`, which is no directory, when this returns; or it is not there,
-        if the source has gone meanwhile."""
+        """`name` in `into` is a whole copy of `source`, which is no directory, when this returns.
+
+        Raises: VanishedError if the source has gone meanwhile: then there is nothing of that name.
+        """
         try:
             if attributes.links > 1:
                 with self._linking:
@@ -85,8 +94,8 @@ class FileCopier:
                     self._objects.close(target)
         except VanishedError:
             self._objects.remove(into.target, name)
-        else:
-            self._progress.add(files=1)
+            raise
+        self._progress.add(files=1)
 
     def _linked(
         self, into: Into, name: bytes, source: Handle, attributes: Attributes
@@ -258,7 +267,7 @@ def of_source() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _GONE:
-            raise VanishedError from error
+            raise VanishedError(parent=error.errno == ESTALE) from error
         raise
 
 

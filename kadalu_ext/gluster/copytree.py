@@ -2,7 +2,9 @@
 
 Every step goes from a directory's identity and one name in it (objects.py): no symlink is followed, nothing outside of
 the two trees is touched, whatever a pod does to the source. What it does there meanwhile may be in the copy, or not, or
-of one file a part: it is no snapshot of one moment.
+of one file a part: it is no snapshot of one moment. But what is there all the while is in the copy, or the copy fails:
+gluster itself loses a directory at times that is renamed while another client looks at it, and says that it is gone
+(docs/facts.md, the handle of a directory). So what is said to be gone is looked up again.
 
 Copied: regular files with their holes, hard links within the tree, symlinks, fifos, sockets, devices; owners, modes,
 access and modification times; of the attributes those that users set: `user.*`, security.capability, POSIX ACLs.
@@ -21,7 +23,7 @@ import stat
 import threading
 import time
 from dataclasses import dataclass, field
-from errno import ENOENT
+from errno import ENOENT, ESTALE
 from typing import Final
 
 from kadalu_ext.errors import DeadlineError
@@ -34,6 +36,7 @@ THREADS: Final = 8
 """Calls on files wait for the bricks most of the time."""
 _QUEUED: Final = 4 * THREADS
 _SHOWN: Final = 200
+_LOST: Final = "it is there, and a brick does not find it; rename it to another name and back"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -47,6 +50,8 @@ class _Directory(Into):
     attributes: Attributes
     left: int = field(default=1)
     """Entries that are not done, and one for the listing."""
+    doubted: bool = field(default=False)
+    """It was said to be gone: there may be more in it than was copied."""
 
 
 def copy(
@@ -87,6 +92,8 @@ class _Copy:
         when all is done, and at the first error."""
         self._done = False
         self._error: BaseException | None = None
+        self._again: set[tuple[int, bytes]] = set()
+        """What is copied a second time: it was said to be gone, and was not. By its directory's number, and name."""
 
     def run(self, source: Handle, target: Handle) -> None:
         try:
@@ -168,11 +175,8 @@ class _Copy:
                     return
                 del self._directories[at.number]
             try:
-                self._files.dress(at.source, at.target, at.attributes, fresh=at.fresh)
-            except VanishedError:
-                if at.parent is None:
-                    raise
-                self._objects.remove(at.parent.target, at.name)
+                if not self._completed(at):
+                    return
             finally:
                 self._close(at)
             at = at.parent
@@ -180,7 +184,56 @@ class _Copy:
             self._done = True
             self._state.notify_all()
 
+    def _completed(self, directory: _Directory) -> bool:
+        """It is whole, or not there if its source has gone; False if it will be entered again."""
+        try:
+            self._files.dress(directory.source, directory.target, directory.attributes, fresh=directory.fresh)
+        except VanishedError:
+            if directory.parent is None:
+                raise
+            directory.doubted = True
+        if not directory.doubted:
+            return True
+        if directory.parent is None:
+            raise OSError(ESTALE, _LOST)
+        if self._still_there(directory.parent, directory.name, directory.source):
+            return False
+        self._objects.remove(directory.parent.target, directory.name)
+        return True
+
+    def _still_there(self, directory: _Directory, name: bytes, source: Handle, *, linked: bool = False) -> bool:
+        """Whether what was said to be gone has its name as before: then it will be copied again.
+
+        linked: its other names may be links to what was copied of it, in part.
+        Raises: OSError the second time, or if it is `linked`: a later copy mends that.
+        """
+        if (known := self._look_up(directory, name)) is None:
+            return False
+        same = self._objects.identity(known[0]) == self._objects.identity(source)
+        self._objects.close(known[0])
+        if same:
+            with self._state:
+                if linked or (directory.number, name) in self._again:
+                    raise _about(OSError(ESTALE, _LOST), directory, name)
+                self._again.add((directory.number, name))
+            self._enter_later(directory, name)
+        return same
+
+    def _look_up(self, directory: _Directory, name: bytes) -> tuple[Handle, Attributes] | None:
+        """What has that name in the source, to be closed; None if nothing has."""
+        try:
+            with of_source():
+                return self._objects.look_up(directory.source, name)
+        except VanishedError as gone:
+            directory.doubted |= gone.parent
+            return None
+
     # --- directories ---
+
+    def _enter_later(self, directory: _Directory, name: bytes) -> None:
+        self._memory.push(directory.number, name)
+        with self._state:
+            self._state.notify_all()
 
     def _opened(
         self,
@@ -216,13 +269,11 @@ class _Copy:
 
     def _enter(self, parent: _Directory, name: bytes) -> _Directory | None:
         """The directory of that name, with its counterpart; None if it is gone."""
-        try:
-            with of_source():
-                source, attributes = self._objects.look_up(parent.source, name)
-        except VanishedError:
+        if (known := self._look_up(parent, name)) is None:
             self._finished(parent)
             return None
-        if not stat.S_ISDIR(attributes.mode):  # it was, when it was met: something took its place
+        source, attributes = known
+        if not stat.S_ISDIR(attributes.mode):  # something took a directory's place, or it is copied again
             self._objects.close(source)
             self._put(parent, name)
             return None
@@ -239,7 +290,8 @@ class _Copy:
         return opened
 
     def _counterpart(self, parent: _Directory, name: bytes) -> tuple[Handle, bool]:
-        if not parent.fresh and (known := found(self._objects, parent.target, name)) is not None:
+        made = parent.fresh and (parent.number, name) not in self._again
+        if not made and (known := found(self._objects, parent.target, name)) is not None:
             handle, attributes = known
             if stat.S_ISDIR(attributes.mode):
                 return handle, False
@@ -258,7 +310,7 @@ class _Copy:
                         directory.left += 1
                     self._put(directory, name)
         except VanishedError:
-            pass
+            directory.doubted = True
         except BaseException as error:
             raise _about(error, directory, b"") from error
         self._finished(directory)
@@ -268,7 +320,7 @@ class _Copy:
         with self._objects.names(directory.target) as names:
             for name in names:
                 self._check()
-                if (known := found(self._objects, directory.source, name)) is None:
+                if (known := self._look_up(directory, name)) is None:
                     self._objects.remove(directory.target, name)
                 else:
                     self._objects.close(known[0])
@@ -276,20 +328,18 @@ class _Copy:
     # --- what is no directory ---
 
     def _copied(self, directory: _Directory, name: bytes, buffer: Buffer) -> bool:
-        """False if it is a directory, which will be entered."""
+        """False if it is a directory, which will be entered, or will be copied again."""
         self._check()
-        try:
-            with of_source():
-                source, attributes = self._objects.look_up(directory.source, name)
-        except VanishedError:
+        if (known := self._look_up(directory, name)) is None:
             return True
+        source, attributes = known
         try:
             if stat.S_ISDIR(attributes.mode):
-                self._memory.push(directory.number, name)
-                with self._state:
-                    self._state.notify_all()
+                self._enter_later(directory, name)
                 return False
             self._files.copy(directory, name, source, attributes, buffer)
+        except VanishedError:
+            return not self._still_there(directory, name, source, linked=attributes.links > 1)
         finally:
             self._objects.close(source)
         return True

@@ -85,6 +85,8 @@ class MemoryObjects(Objects):
         self.hook: Callable[[str, int], None] = lambda _name, _number: None
         self.room: float = float("inf")
         self.can_copy = True
+        self.lost: Inode | None = None
+        """Has its name as before, and is said to be gone."""
         self.tops = [self._handle(top) for top in tops]
 
     def _handle(self, node: Inode) -> Handle:
@@ -107,7 +109,7 @@ class MemoryObjects(Objects):
 
     def _alive(self, handle: int) -> Inode:
         node = self.handles[handle]
-        if not self._names_of(node):
+        if node is self.lost or not self._names_of(node):
             raise OSError(ESTALE, os.strerror(ESTALE))
         return node
 

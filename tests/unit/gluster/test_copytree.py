@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
-from errno import EIO, ENOSPC, ESTALE
+from errno import EIO, ENOENT, ENOSPC, ESTALE
+from functools import reduce
 
 import pytest
 from hypothesis import given, settings
@@ -182,6 +183,40 @@ def test_a_source_that_loses_something_at_any_call_breaks_nothing(victim: bytes)
         assert {b"/device", b"/empty"} <= seen(target).keys()
         copy(MemoryObjects(source, target))
         assert seen(target) == seen(source), at
+
+
+@pytest.mark.parametrize("span", [1, 1000])
+@pytest.mark.parametrize("path", ["", "a", "a/linked", "sparse"])
+def test_what_gluster_loses_meanwhile_is_in_the_copy_or_fails_it(path: str, span: int) -> None:
+    objects = MemoryObjects(everything(), directory())
+    copy(objects)
+    for at in range(len(objects.calls)):
+        source, target = everything(), directory()
+        losing = MemoryObjects(source, target)
+        lost = reduce(lambda node, part: node.entries[part], path.encode().split(b"/") if path else [], source)
+
+        def hook(_name: str, number: int, at: int = at, losing: MemoryObjects = losing, lost: Inode = lost) -> None:
+            losing.lost = lost if at <= number < at + span else None
+
+        losing.hook = hook
+        try:
+            copy(losing)
+        except OSError as error:
+            assert error.errno in (ENOENT, ESTALE)
+        else:
+            assert seen(target) == seen(source), at
+
+
+def test_what_gluster_lost_for_a_moment_is_copied_again() -> None:
+    source, target = everything(), directory()
+    objects = MemoryObjects(source, target)
+
+    def hook(name: str, _number: int) -> None:
+        objects.lost = source.entries[b"a"] if name == "names" and objects.calls.count("names") == 2 else None
+
+    objects.hook = hook
+    copy(objects)
+    assert seen(target) == seen(source)
 
 
 def test_what_takes_a_directorys_place_meanwhile_is_copied_as_what_it_is() -> None:
