@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from errno import ENOTCONN
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from kadalu_ext import mountinfo, mounting
 from kadalu_ext.api import mounter_pb2, mounter_pb2_grpc
 from kadalu_ext.csi.clients import Clients, StorageClient
 from kadalu_ext.csi.connection import GlusterConnector
-from kadalu_ext.errors import InProgressError, NotEnforcedError, UnavailableError
+from kadalu_ext.errors import InProgressError, NotEnforcedError, UnavailableError, VolumeIOError
 from kadalu_ext.gluster import feed, volfile
 from kadalu_ext.gluster.clientvolfile import client_volfile
 from kadalu_ext.gluster.feed import Source
@@ -134,7 +135,10 @@ class Site:
         def done() -> bool:
             try:
                 call(self._clients.of(storage(volume)))
-            except (NotEnforcedError, UnavailableError, InProgressError) as error:
+            except (NotEnforcedError, UnavailableError, InProgressError, VolumeIOError) as error:
+                # a full PV with an arbiter has another size at once, and cannot be looked up before it has healed
+                if isinstance(error, VolumeIOError) and error.errno != ENOTCONN:
+                    raise
                 said.append(str(error))
                 on = next(host for host in self.hosts.hosts if host.state == "on")
                 on.run(["gluster", "volume", "heal", volume], check=False)
