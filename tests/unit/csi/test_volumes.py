@@ -509,6 +509,15 @@ class Meanwhile(Records):
         return found
 
 
+def test_what_another_controller_has_enlarged_counts_though_we_did_so_too_since_it_was_listed(on: Fixture) -> None:
+    on.create()
+    records, ours = Records(on.store, Directories(on.store)), Promises(volume="vol")
+    records.stage(pv(PV, 512 * MIB), SUFFIX)
+    records.promise(PV, SUFFIX)
+    listed = Meanwhile(on.store, lambda: ours.learn(pv(PV, 128 * MIB), changes=frozenset({"1" * 16})))
+    assert ours.promised(listed, usable_bytes=lambda: GIB).size_bytes == 512 * MIB
+
+
 def test_of_three_that_see_each_other_two_by_two_one_is_refused(on: Fixture) -> None:
     """p is listed, and another controller promises r; q, of p's controller, sees r and not p; p must see both."""
     other, ours = Promises(volume="vol"), Promises(volume="vol")
