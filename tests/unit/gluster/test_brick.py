@@ -246,13 +246,13 @@ def test_many_callers_are_all_answered_while_one_brick_is_silent(impatient: Bric
     hosts[1].answers[messages.LOOKUP] = silent
     answers: list[BrickAnswer] = []
     callers = [threading.Thread(target=lambda: answers.append(impatient.stat_directory("a")[1])) for _ in range(20)]
-    started = time.monotonic()
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert [answer.up for answer in answers] == [False] * 20
-    assert time.monotonic() - started < PATIENT_S
+    assert [answer.stat for answer in answers] == [None] * 20
+    # who was not even asked for, on a busy machine, says so, and not that it is down
+    assert all(answer.up == ("too slow" in str(answer.error)) for answer in answers)
 
 
 def test_a_question_that_waits_for_too_long_does_not_make_a_brick_pass_for_down(hosts: list[FakeHost]) -> None:
