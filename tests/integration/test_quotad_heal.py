@@ -205,6 +205,7 @@ def written(site: Site, what: str, volumes: Collection[str], *, links: bool = Tr
 
 
 def wait_rounds(writers: list[Writer], more: int) -> None:
+    """They go on, and end no earlier than with the round after these."""
     goals = [(writer, writer.rounds + more) for writer in writers]
     progress.wait_until(
         "the writers to go on",
@@ -249,7 +250,7 @@ def test_a_host_that_was_down_while_clients_wrote_and_claimed_is_as_the_others_w
     with written(Site(site.hosts, csi.nodes[0].mounts(VOLUMES)), "down", VOLUMES, links=False) as writers:
         wait_rounds(writers, 1)
         down.cut()
-        wait_rounds(writers, 2)
+        wait_rounds(writers, 1)
         for volume, name in claims.items():
             directory = csi.create(volume, name, 4 * MIB)[0]
             site.wait_enforced(name, limits(volume, 4 * MIB), but=down)
@@ -257,7 +258,7 @@ def test_a_host_that_was_down_while_clients_wrote_and_claimed_is_as_the_others_w
         down.uncut()
         for volume in VOLUMES:
             site.hosts.wait_online(volume, seconds=HEAL_SECONDS)
-        wait_rounds(writers, 2)
+        wait_rounds(writers, 1)
     for volume, name in claims.items():
         check_pv(site, volume, name, 4 * MIB)
         full = {errno.ENOSPC, errno.EIO} if volume == "heal-dis" else {errno.ENOSPC}  # adr/0019
