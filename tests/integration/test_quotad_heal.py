@@ -233,10 +233,15 @@ def replace_brick(site: Site, volume: str, host: BrickHost) -> None:
 
 
 def heal_all(site: Site, volume: str) -> None:
-    """Has self-heal go through the whole volume, also through what no index has."""
-    wait_healers(site, volume)
-    full, host = ["gluster", "volume", "heal", volume, "full"], site.hosts.host("brick1")
-    site.wait("a full heal", lambda: not host.run(full, check=False).returncode)
+    """Has self-heal go through the whole volume, also through what no index has. A daemon may lose the volume a moment
+    after all had it (glusterd: "failed to attach to pid -1"), and does not get it back by itself."""
+
+    def begun() -> bool:
+        wait_healers(site, volume)
+        full = ["gluster", "volume", "heal", volume, "full"]
+        return site.hosts.host("brick1").run(full, check=False).returncode == 0
+
+    site.wait("a full heal", begun)
 
 
 def test_a_host_that_was_down_while_clients_wrote_and_claimed_is_as_the_others_when_it_is_back(
