@@ -160,8 +160,8 @@ def prepare(site: Site, volume: str, name: str, load: Load, *, writers: int, siz
     directories = site.create(volume, name, size_bytes)
     pv = Pv(volume=volume, name=name, load=load, directories=directories)
     turns = zip(range(writers), itertools.cycle(directories))
-    # an arbiter, which has no limit, takes what both others refuse: and one of three is no quorum
-    no_room = (*NO_ROOM, ENOTCONN) if "arbiter" in site.kinds[volume] else NO_ROOM
+    # what bricks refuse each for itself, or an arbiter, which has no limit, takes alone: one of three is no quorum
+    no_room = NO_ROOM if "disperse" in site.kinds[volume] else (*NO_ROOM, ENOTCONN)
     pv.writers = [Writer(directory, f"{name}-w{number}", load, no_room=no_room) for number, directory in turns]
     pv.writers[0].fill(size_bytes - room_bytes)
     return pv
