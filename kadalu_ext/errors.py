@@ -88,7 +88,7 @@ class GlusterQuotaError(UnsupportedVolumeError):
 
 
 class DataAtRiskError(UnsupportedVolumeError):
-    """The volume is disperse: a PV that gets full loses data there. Nobody has accepted that."""
+    """The volume is disperse or has an arbiter: a PV that gets full may lose data there. Nobody has accepted that."""
 
 
 class SharedFileSystemError(UnsupportedVolumeError):

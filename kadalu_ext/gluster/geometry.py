@@ -76,6 +76,10 @@ class Geometry:
         """The bricks that hold blocks, and therefore have a limit: all but the arbiter."""
         return tuple(brick for brick in self.bricks if not brick.arbiter)
 
+    @property
+    def has_arbiter(self) -> bool:
+        return any(brick.arbiter for brick in self.bricks)
+
     def takes_writes(self, up: Collection[str]) -> bool:
         """Whether the volume takes writes when the bricks of these names are up.
 

@@ -188,13 +188,22 @@ def _member(spec: StorageSpec, found: Usable | Problem) -> Member:
 
 def _risk(spec: StorageSpec, facts: VolumeFacts) -> DataAtRiskError | None:
     """Of a volume on which PVs get full before their bricks are. Whole volumes are kept from it by storage.reserve."""
-    enforced = spec.storage.quota is not Quota.NONE
-    if facts.geometry.kind is not VolumeKind.DISPERSE or not enforced or spec.accepts_risk:
+    if spec.storage.quota is Quota.NONE or spec.accepts_risk:
+        return None
+    if facts.geometry.kind is VolumeKind.DISPERSE:
+        why = (
+            "it is disperse, and a PV of it that gets full may lose data: its bricks refuse writes one by one, which "
+            "makes files unreadable (EIO), and self-heal, for want of room, leaves wrong bytes in them"
+        )
+    elif facts.geometry.has_arbiter:
+        why = (
+            "it has an arbiter, and a PV of it that gets full may lose data: the arbiter has no limit, and takes what "
+            "either of the others refuses, which makes files unreadable (ENOTCONN), some until they are mended by hand"
+        )
+    else:
         return None
     return DataAtRiskError(
-        f"volume {spec.volume}: it is disperse, and a PV of it that gets full may lose data: its bricks refuse writes "
-        "one by one, which makes files unreadable (EIO), and self-heal, for want of room, leaves wrong bytes in them; "
-        "take a volume of replica 3, or see docs/troubleshooting.md and set spec.accept: "
+        f"volume {spec.volume}: {why}; take a volume of replica 3, or see docs/troubleshooting.md and set spec.accept: "
         f"[{RISK}] if no PV will ever get full"
     )
 

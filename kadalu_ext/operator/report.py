@@ -167,6 +167,14 @@ def _supported(usable: Usable) -> Finding:
             f"unreadable (EIO) or wrong without an error{more if taken else ''}. Expand PVs before they are full, or "
             "use replica 3; see docs/troubleshooting.md",
         )
+    if usable.geometry.has_arbiter and not usable.members:
+        return (
+            "True",
+            Reason.DATA_AT_RISK,
+            "sizes can be enforced on this volume, but files that are written to while their PV is full may become "
+            "unreadable (ENOTCONN) on a volume with an arbiter, some until they are mended by hand. Expand PVs before "
+            "they are full, or use replica 3; see docs/troubleshooting.md",
+        )
     if usable.members:
         return "True", Reason.VOLUME_USABLE, "every volume can be a PV"
     if usable.reserve in (Reserve(), USUAL_RESERVE):

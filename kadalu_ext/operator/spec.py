@@ -70,7 +70,7 @@ class StorageSpec:
 
 
 RISK: Final = "DataAtRisk"
-"""What `accept` may name: the reason with which a disperse volume is refused otherwise."""
+"""What `accept` may name: the reason with which a disperse volume, or one with an arbiter, is refused otherwise."""
 
 _SPEC_FIELDS: Final = (
     "type", "details", "pvReclaimPolicy", "kadalu-format", "single_pv_per_pool", "quota", "overcommit", "tls",

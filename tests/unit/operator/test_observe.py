@@ -46,6 +46,13 @@ volume v-disperse-0
     subvolumes v-client-1 v-client-2 v-client-3
 end-volume
 """
+ARBITER = """
+volume v-replicate-0
+    type cluster/replicate
+    option arbiter-count 1
+    subvolumes v-client-1 v-client-2 v-client-3
+end-volume
+"""
 DHT = """
 volume v-dht
     type cluster/distribute
@@ -187,14 +194,15 @@ def test_a_distributed_volume_is_a_problem_that_names_it(monkeypatch: pytest.Mon
     [({}, True), ({"quota": "optional"}, True), ({"quota": "none"}, False), ({"accept": "DataAtRisk"}, False),
      ({"kadalu-format": False}, False)],
 )  # fmt: skip
-def test_sizes_are_enforced_on_a_disperse_volume_only_by_those_who_accept_what_a_full_pv_loses(
-    fields: dict[str, object], refused: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("top", "what"), [(DISPERSE, "is disperse"), (ARBITER, "has an arbiter")])
+def test_sizes_are_enforced_on_disperse_and_arbiter_volumes_only_by_those_who_accept_what_a_full_pv_loses(
+    fields: dict[str, object], refused: bool, top: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volfile = CLIENTS + CLIENT.format(3) + DISPERSE + DHT.format("v-disperse-0")
+    volfile = CLIENTS + CLIENT.format(3) + top + DHT.format(top.split()[1])
     seen = observed(monkeypatch, volfile, spec=parse_spec("ext", {**SAMPLE, **fields}))
     if refused:
         assert isinstance(seen, Problem) and seen.reason is Reason.DATA_AT_RISK
-        assert "volume exported: it is disperse" in seen.message and "spec.accept: [DataAtRisk]" in seen.message
+        assert f"volume exported: it {what}" in seen.message and "spec.accept: [DataAtRisk]" in seen.message
     else:
         assert isinstance(seen, Usable)
 

@@ -280,6 +280,8 @@ def test_what_a_stranger_wrote_is_valid_and_short_in_status_and_events() -> None
 
 
 DISPERSE = replace(usable().geometry, kind=VolumeKind.DISPERSE, redundancy=1)
+*_DATA, _LAST = usable().geometry.bricks
+ARBITER = replace(usable().geometry, bricks=(*_DATA, replace(_LAST, arbiter=True)))
 
 
 @pytest.mark.parametrize(
@@ -287,10 +289,11 @@ DISPERSE = replace(usable().geometry, kind=VolumeKind.DISPERSE, redundancy=1)
     [
         (DISPERSE, "disperse.eager-lock=on", "DataAtRisk", True),
         (DISPERSE, "disperse.eager-lock=off,log-level=DEBUG", "DataAtRisk", False),
+        (ARBITER, "disperse.eager-lock=on", "DataAtRisk", False),
         (usable().geometry, "disperse.eager-lock=on", "VolumeUsable", False),
     ],
 )
-def test_that_a_full_pv_of_a_disperse_volume_is_a_risk_is_told_and_what_makes_it_worse(
+def test_that_a_full_pv_of_a_disperse_or_arbiter_volume_is_a_risk_is_told_and_what_makes_it_worse(
     geometry: Geometry, options: str, reason: str, named: bool
 ) -> None:
     details = {"gluster_node": "node1", "gluster_volname": "v", "gluster_options": options}
