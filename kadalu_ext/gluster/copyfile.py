@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EIO, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, ESTALE, EXDEV
+from errno import EBADFD, EIO, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, ESTALE, EXDEV
 from typing import Final
 
 from kadalu_ext.gluster.copymemory import CopyMemory
@@ -262,11 +262,14 @@ class FileCopier:
 
 @contextmanager
 def of_source() -> Iterator[None]:
-    """What the source has no longer is said to have vanished."""
+    """What the source has no longer is said to have vanished.
+
+    EBADFD: of a disperse volume, for too few bricks found it when it was opened.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in (*_GONE, EBADFD):
             raise VanishedError(parent=error.errno == ESTALE) from error
         raise
 

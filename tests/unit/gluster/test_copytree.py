@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable
-from errno import EIO, ENOENT, ENOSPC, ESTALE
+from errno import EBADFD, EIO, ENOENT, ENOSPC, ESTALE
 from functools import reduce
 
 import pytest
@@ -217,6 +217,21 @@ def test_what_gluster_lost_for_a_moment_is_copied_again() -> None:
     objects.hook = hook
     copy(objects)
     assert seen(target) == seen(source)
+
+
+@pytest.mark.parametrize("operation", ["names", "read_into"])
+def test_what_too_few_bricks_of_a_disperse_volume_found_at_once_is_copied_again(operation: str) -> None:
+    source, target = directory(d=directory(f=file(b"x"))), directory()
+    objects = MemoryObjects(source, target)
+    failures = [EBADFD]
+
+    def hook(name: str, _number: int) -> None:
+        if name == operation and ("make_directory" in objects.calls) and failures:
+            raise OSError(failures.pop(), "in bad state")
+
+    objects.hook = hook
+    copy(objects)
+    assert (seen(target), failures) == (seen(source), [])
 
 
 def test_what_takes_a_directorys_place_meanwhile_is_copied_as_what_it_is() -> None:
