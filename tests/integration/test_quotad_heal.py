@@ -24,6 +24,7 @@ from tests.integration.quotad_site import Site, served
 from tests.integration.tree_writer import Writer
 from tests.testbed import progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
+from tests.testbed.errors import Unmet
 
 VOLUMES = {"heal-rep": "replica 3", "heal-arb": "arbiter", "heal-dis": "disperse 2+1"}
 
@@ -99,6 +100,7 @@ def heal(site: Site, volume: str) -> None:
             if brick.host.run(
                 ["find", *indices, "-type", "f", "!", "-name", "xattrop-*", "!", "-name", "dirty-*"]
             ).stdout:
+                wait_healers(site, volume)  # one may have lost the volume since
                 return False
         shown = (
             site.hosts.host("brick1")
@@ -107,7 +109,11 @@ def heal(site: Site, volume: str) -> None:
         )
         return [line for line in shown if line.startswith("Number")] == ["Number of entries: 0"] * 3
 
-    progress.wait_until(f"{volume} to be healed", healed, seconds=HEAL_SECONDS, interval=2)
+    try:
+        progress.wait_until(f"{volume} to be healed", healed, seconds=HEAL_SECONDS, interval=2)
+    except Unmet as unmet:
+        waits = site.hosts.host("brick1").run(["gluster", "volume", "heal", volume, "info"], check=False).stdout
+        raise Unmet(f"{unmet}: {waits}") from None
 
 
 LOOK = """

@@ -80,26 +80,29 @@ def place(brick_hosts: BrickHosts) -> Iterator[Place]:
     brick_hosts.delete_volume("hostile")
 
 
+UMOUNT = "timeout 60 sh -c 'until umount /broken; do sleep 0.2; done'"
+"""A brick's process may be there for a moment after its volume was stopped."""
+
 BROKEN = {
     "quotas turned off": (
         "xfs_quota -x -c 'off -p' /broken", "run xfs_quota -x -c 'enable -p' /broken",
         "xfs_quota -x -c 'enable -p' /broken",
     ),
     "mounted without quotas": (
-        "gluster --mode=script volume stop hostile force; umount /broken; mount /dev/ubdc /broken",
+        f"gluster --mode=script volume stop hostile force; {UMOUNT}; mount /dev/ubdc /broken",
         "in /etc/fstab: /dev/ubdc /broken xfs defaults,prjquota 0 0",
-        "umount /broken; mount -o prjquota /dev/ubdc /broken; gluster volume start hostile force",
+        f"{UMOUNT}; mount -o prjquota /dev/ubdc /broken; gluster volume start hostile force",
     ),
     "read-only": (
         "mount -o remount,ro /broken", "then mount -o remount,rw /broken", "mount -o remount,rw /broken",
     ),
     "shut down by XFS": (
         "xfs_io -x -c shutdown /broken", "when the disk is well, stop its bricks, and umount and mount",
-        "gluster --mode=script volume stop hostile force; umount /broken; mount -o prjquota /dev/ubdc /broken;"
+        f"gluster --mode=script volume stop hostile force; {UMOUNT}; mount -o prjquota /dev/ubdc /broken;"
         "gluster volume start hostile force",
     ),
     "unmounted": (
-        "gluster --mode=script volume stop hostile force; umount /broken", "mount its file system",
+        f"gluster --mode=script volume stop hostile force; {UMOUNT}", "mount its file system",
         "mount -o prjquota /dev/ubdc /broken; gluster volume start hostile force",
     ),
 }  # fmt: skip
