@@ -18,6 +18,7 @@ from kadalu_ext.layout import pv_path
 from kadalu_ext.record import CANARY
 from tests.testbed import deb, image, paths, progress
 from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.errors import Unmet
 from tests.testbed.kube import Kube
 
 VOLUME: Final = "exported"
@@ -32,6 +33,10 @@ SLOW_MACHINE_S: Final = 300.0
 """How long a condition is waited for: a bound for hangs, far above what anything takes."""
 
 
+class Broken(Exception):
+    """A step that was not tried, because one before it failed; its argument says which, and how."""
+
+
 class Story:
     """The story on one testbed; `pv` and the like are learnt on the way."""
 
@@ -42,16 +47,22 @@ class Story:
         self.pv = ""
         self.done: list[str] = []
         self.broken = ""
-        """The step that failed, if one did: those after it would only fail for its sake."""
+        """Which step failed, and how, if one did: those after it would only fail for its sake."""
 
     def perform(self, step: Callable[[Story], str]) -> str:
-        """Does a step, and returns its evidence; does nothing if it was done before."""
-        assert not self.broken, f"an earlier step failed: {self.broken}"
+        """Does a step, and returns its evidence; does nothing if it was done before.
+
+        Raises: what the step raises; Broken if an earlier one failed.
+        """
+        if self.broken:
+            raise Broken(self.broken)
         if step.__name__ in self.done:
             return ""
-        self.broken = step.__name__
-        evidence = step(self)
-        self.broken = ""
+        try:
+            evidence = step(self)
+        except BaseException as error:
+            self.broken = f"an earlier step failed: {step.__name__}: {error}"
+            raise
         self.done.append(step.__name__)
         return evidence
 
@@ -235,12 +246,11 @@ class Story:
         return progress.wait_until(what, probe, seconds=SLOW_MACHINE_S, interval=0.25)
 
     def wait_bound(self, claim: str) -> None:
-        """Until the claim is Bound; what its events say if it never is."""
+        """Until the claim is Bound; what there is to see if it never is."""
         try:
             self.wait(f"claim {claim} to be Bound", lambda: self.get("pvc", claim)["status"]["phase"] == "Bound")
-        except Exception:
-            progress.say(self.kube.kubectl("describe", "pvc", claim))
-            raise
+        except Unmet as error:
+            raise Unmet(f"{error}\n{self._seen('pvc', claim, 'controller')}") from None
 
     def wait_measured(self) -> None:
         """Until the storage is Ready, and every brick was seen to follow the canary."""
@@ -252,12 +262,23 @@ class Story:
         self.wait("every brick to be seen to enforce", well)
 
     def wait_running(self, pod: str) -> None:
-        """Until the pod runs; what its events say if it never does."""
+        """Until the pod runs; what there is to see if it never does."""
         try:
             self.wait(f"pod {pod} to run", lambda: condition(self.get("pod", pod), "Ready") == "True")
-        except Exception:
-            progress.say(self.kube.kubectl("describe", "pod", pod))
-            raise
+        except Unmet as error:
+            raise Unmet(f"{error}\n{self._seen('pod', pod, 'node')}") from None
+
+    def _seen(self, kind: str, name: str, component: str) -> str:
+        """Why something may not come: its events, what the storage says, what the driver and each daemon say."""
+        label = f"app.kubernetes.io/component={component}"
+        looks = [
+            ("get", "events", "--field-selector", f"involvedObject.name={name}"),
+            ("get", "kds", "-A"),
+            ("logs", "-n", NAMESPACE, "-l", label, "--all-containers", "--tail=15"),
+        ]
+        lines = [self.try_kubectl(*look).stdout[-3000:] for look in looks]
+        hosts = [self.hosts.host(host).run(["kadalu-quotad", "status"], check=False).stdout for host in self.names]
+        return "\n".join([f"{kind} {name}:", *lines, *hosts])
 
     def is_rolled_out(self, workload: str) -> bool:
         """Whether a Deployment or DaemonSet has all its pods ready, of its newest generation."""

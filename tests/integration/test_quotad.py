@@ -235,7 +235,8 @@ def test_a_file_system_that_only_counts_is_refused_with_the_remedy_that_mends_it
     remedy = "xfs_quota -x -c 'enable -p' /bricks"
     assert f"run {remedy}" in shown.stdout
     host.run(["sh", "-c", remedy])
-    assert host.run(["kadalu-quotad", "status"], check=False).returncode == 0
+    # the daemon may have looked in between, and says so until it looks again
+    site.wait("all to be well", lambda: host.run(["kadalu-quotad", "status"], check=False).returncode == 0)
 
 
 PUT_WHILE_FROZEN = """
