@@ -26,7 +26,7 @@ from benchmarks.figure import Figure, percentile
 from kadalu_ext.api import csi_pb2, csi_pb2_grpc
 from kadalu_ext.record import PvName
 from kadalu_ext.storage import Storage, StorageName, volume_id
-from tests.testbed import progress
+from tests.testbed import deb, progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
 
 ILL_CALLS: Final = 50
@@ -57,7 +57,7 @@ def run(hosts: BrickHosts) -> list[Figure]:
     hosts.create_volume(WELL.volume, "replica 2", ["brick1", "brick2"])
     hosts.create_volume(ILL.volume, "brick", ["brick3"])
     for host in hosts.hosts:
-        host.run(["tee", "-a", "/var/lib/glusterd/kadalustorage.info"], input=f"{WELL.volume}\n{ILL.volume}\n")
+        host.run(["tee", "-a", deb.LIST], input=f"{WELL.volume}\n{ILL.volume}\n")
     figures = []
     for what, hang, wake in (
         ("cut off", BrickHost.cut, BrickHost.uncut),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.bench_create import controller, create_request
+from benchmarks.family import of_process
 from benchmarks.figure import Figure
 from benchmarks.native import ADDRESS, Native
 from kadalu_ext import mounting
@@ -153,17 +154,13 @@ def memory_mb(pid: int) -> float:
     """Of a process and all its children, in MB (10^6 bytes): what is each one's own, and of files, which they share,
     what the one that has most of them has."""
     family = _family(pid)
-    return (sum(_status(each, "RssAnon") for each in family) + max(_status(each, "RssFile") for each in family)) / MB
+    own = sum(of_process(each, "status", "RssAnon") for each in family)
+    return (own + max(of_process(each, "status", "RssFile") for each in family)) * 1024 / MB
 
 
 def _family(pid: int) -> list[int]:
     children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
     return [pid, *(each for child in children for each in _family(int(child)))]
-
-
-def _status(pid: int, field: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(f"{field}:"))) * 1024
 
 
 def _ms(call: Callable[[], object]) -> float:

@@ -18,14 +18,14 @@ class Family:
 
     def rss_mib(self) -> float:
         """Resident memory; what they share counts for each."""
-        return sum(_status(pid, "VmRSS") for pid in self._pids()) / 1024
+        return sum(of_process(pid, "status", "VmRSS") for pid in self._pids()) / 1024
 
     def pss_mib(self) -> float:
         """Resident memory; what they share is divided by those who have it, so that it counts once."""
-        return sum(_pss_kib(pid) for pid in self._pids()) / 1024
+        return sum(of_process(pid, "smaps_rollup", "Pss") for pid in self._pids()) / 1024
 
     def threads(self) -> int:
-        return sum(_status(pid, "Threads") for pid in self._pids())
+        return sum(of_process(pid, "status", "Threads") for pid in self._pids())
 
     def cpu_s(self) -> float:
         """Processor time so far, of those that live."""
@@ -34,7 +34,7 @@ class Family:
     def _pids(self) -> Iterator[int]:
         yield self._pid
         for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-            if _status(pid, "PPid") == self._pid:
+            if of_process(pid, "status", "PPid") == self._pid:
                 yield pid
 
 
@@ -43,19 +43,10 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
 
 
-def _pss_kib(pid: int) -> int:
-    """See proc_pid_smaps(5); 0 if it is gone."""
+def of_process(pid: int, file: str, key: str) -> int:
+    """What a line of /proc/PID/status or smaps_rollup says; 0 if the process is gone, or is only waited for."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-
-
-def _status(pid: int, key: str) -> int:
-    """0 if it is gone, or is only waited for."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)

@@ -59,13 +59,11 @@ def _seen(
     stats = [answer.stat for answer in answers if answer.stat is not None]
     data = [answer.stat for answer in answers if answer.stat is not None and not answer.brick.arbiter]
     if any(is_full(total_bytes=stat.total_bytes, free_bytes=stat.free_bytes) for stat in data):
-        arbiter = any(brick.arbiter for brick in geometry.bricks)
+        also = "With an arbiter, files and directories may also answer ENOTCONN until then. "
         yield degraded(
             "Full",
             "no space is left: writers are refused, and what bricks took last may wait for self-heal, with fewer "
-            "copies until there is room. "
-            + ("With an arbiter, files and directories may also answer ENOTCONN until then. " if arbiter else "")
-            + "Make the claim larger, or delete files",
+            f"copies until there is room. {also if geometry.has_arbiter else ''}Make the claim larger, or delete files",
         )
     if record.inodes is not None and any(not stat.free_inodes for stat in stats):
         yield degraded(

@@ -157,23 +157,12 @@ def _quota(usable: Usable, earlier: Mapping[str, str], wanted: Quota) -> Finding
 def _supported(usable: Usable) -> Finding:
     if (bad := pool.problems(usable.members)) is not None:
         return "True", Reason.SOME_UNUSABLE, f"some volumes cannot be taken: {bad}"
-    if usable.geometry.kind is VolumeKind.DISPERSE:
-        taken = ", ".join(map("=".join, risks(usable.spec.storage.options).items()))
-        more = f", and with {taken} lose what was fsynced: take that out of gluster_options and mountOptions"
+    if risk := _at_the_limit(usable):
         return (
             "True",
             Reason.DATA_AT_RISK,
             "sizes can be enforced on this volume, but files that are written to while their PV is full may become "
-            f"unreadable (EIO) or wrong without an error{more if taken else ''}. Expand PVs before they are full, or "
-            "use replica 3; see docs/troubleshooting.md",
-        )
-    if usable.geometry.has_arbiter and not usable.members:
-        return (
-            "True",
-            Reason.DATA_AT_RISK,
-            "sizes can be enforced on this volume, but files that are written to while their PV is full may become "
-            "unreadable (ENOTCONN) on a volume with an arbiter, some until they are mended by hand. Expand PVs before "
-            "they are full, or use replica 3; see docs/troubleshooting.md",
+            f"{risk}. Expand PVs before they are full, or use replica 3; see docs/troubleshooting.md",
         )
     if usable.members:
         return "True", Reason.VOLUME_USABLE, "every volume can be a PV"
@@ -186,6 +175,17 @@ def _supported(usable: Usable) -> Finding:
         f"sizes can be enforced on this volume, but storage.reserve keeps {usable.reserve} of each brick free, and no "
         f"claim is promised that: gluster volume set {volume} storage.reserve {USUAL_RESERVE.percent:g} gives it back",
     )
+
+
+def _at_the_limit(usable: Usable) -> str:
+    """What may become of files that are written to while their PV is full; '' if nothing may."""
+    if usable.geometry.kind is VolumeKind.DISPERSE:
+        taken = ", ".join(map("=".join, risks(usable.spec.storage.options).items()))
+        more = f", and with {taken} lose what was fsynced: take that out of gluster_options and mountOptions"
+        return f"unreadable (EIO) or wrong without an error{more if taken else ''}"
+    if usable.geometry.has_arbiter and not usable.members:  # of whole volumes none has a size below its bricks'
+        return "unreadable (ENOTCONN) on a volume with an arbiter, some until they are mended by hand"
+    return ""
 
 
 def _bricks_up(usable: Usable) -> Finding:

@@ -288,7 +288,7 @@ def served(hosts: BrickHosts, volumes: Sequence[str], directory: Path) -> Iterat
 
         def purge(host: BrickHost) -> None:
             host.run(["dpkg", "--purge", "kadalu-quotad"])
-            host.run(["rm", "/var/lib/glusterd/kadalustorage.info", f"/tmp/{package}"])
+            host.run(["rm", deb.LIST, f"/tmp/{package}"])
 
         for volume in volumes:
             hosts.delete_volume(volume)

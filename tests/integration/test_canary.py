@@ -21,7 +21,7 @@ from kadalu_ext.record import CANARY
 from kadalu_ext.storage import Storage, StorageName, to_json
 from kadalu_ext.storages import Storages
 from tests.integration.quotad_site import served
-from tests.testbed import progress
+from tests.testbed import deb, progress
 from tests.testbed.brickhosts import BrickHosts
 
 VOLUMES = {"canary-rep": "replica 3", "canary-arb": "arbiter", "canary-dis": "disperse 2+1"}
@@ -175,7 +175,7 @@ def test_a_brick_that_is_not_on_xfs_shows_its_whole_file_system(site: Site) -> N
     site.hosts.gluster("volume", "create", HALF, "replica", "3", *bricks, "force")
     site.hosts.start_volume(HALF)
     for host in site.hosts.hosts:
-        host.run(["tee", "-a", "/var/lib/glusterd/kadalustorage.info"], input=f"{HALF}\n")
+        host.run(["tee", "-a", deb.LIST], input=f"{HALF}\n")
     half = site.add(HALF)
     try:
         found = half.wait(Reason.NO_LIMIT)

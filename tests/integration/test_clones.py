@@ -21,7 +21,7 @@ from kadalu_ext.storage import Storage, StorageName, to_json, to_parameters
 from kadalu_ext.units import MIB
 from tests.integration.quotad_site import served
 from tests.integration.test_copy import make_everything, mounted, seen
-from tests.testbed import paths
+from tests.testbed import deb, paths
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
 
@@ -101,7 +101,7 @@ def program(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -
             brick_hosts.gluster("volume", "set", "clones-dis", f"disperse.{option}", "off")
         brick_hosts.create_volume(ONE, "brick", ["brick1"])
         listed = "".join(f"{volume}\n" for volume in (*KINDS, ONE))
-        brick_hosts.host("brick1").run(["tee", "/var/lib/glusterd/kadalustorage.info"], input=listed)
+        brick_hosts.host("brick1").run(["tee", deb.LIST], input=listed)
         program = Program(tmp_path_factory.mktemp("controller"))
         try:
             yield program

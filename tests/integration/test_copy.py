@@ -43,7 +43,10 @@ class Site:
     mount: Path
     volume: Volume
     kind: str
-    server_side: bool
+
+    @property
+    def server_side(self) -> bool:
+        return self.kind == "brick"
 
     def copy(self, source: str, target: str) -> CopyProgress:
         progress = CopyProgress()
@@ -68,8 +71,7 @@ def mounted(volume: str, at: Path) -> Iterator[Path]:
 def site(
     request: pytest.FixtureRequest, brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    one = request.param == "brick"
-    brick_hosts.create_volume("copy", request.param, HOSTS[:1] if one else None)
+    brick_hosts.create_volume("copy", request.param, HOSTS[:1] if request.param == "brick" else None)
     # else a client may take what it knows of a file for true for a second, and these tests have no time to lose
     brick_hosts.gluster("volume", "set", "copy", "performance.stat-prefetch", "off")
     try:
@@ -77,7 +79,7 @@ def site(
             mounted("copy", tmp_path_factory.mktemp("copy") / "mount") as mount,
             Volume.open("copy", HOSTS, timeout_s=60) as volume,
         ):
-            yield Site(name="copy", mount=mount, volume=volume, kind=request.param, server_side=one)
+            yield Site(name="copy", mount=mount, volume=volume, kind=request.param)
     finally:
         brick_hosts.delete_volume("copy")
 

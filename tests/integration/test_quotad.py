@@ -14,7 +14,7 @@ from kadalu_ext.layout import pv_path
 from kadalu_ext.record import PvName
 from kadalu_ext.units import MIB
 from tests.integration.quotad_site import Site, served
-from tests.testbed import paths
+from tests.testbed import deb, paths
 from tests.testbed.brickhosts import BrickHosts
 
 VOLUMES = {"quota-rep": "replica 3", "quota-arb": "arbiter", "quota-dis": "disperse 2+1"}
@@ -270,7 +270,7 @@ def test_a_file_system_comes_hangs_and_goes_while_another_is_served(site: Site) 
     host.run(mount)
     host.run(["gluster", "--mode=script", "volume", "create", "spare", "brick1:/spare/b"])
     host.run(["gluster", "--mode=script", "volume", "start", "spare"])
-    host.run(["sh", "-c", "printf '\\nspare\\n' >> /var/lib/glusterd/kadalustorage.info"])
+    host.run(["sh", "-c", f"printf '\\nspare\\n' >> {deb.LIST}"])
     site.wait("the new brick to be taken", says("4 bricks"))
     host.run(["gluster", "--mode=script", "volume", "stop", "spare"])
     host.run(["umount", "/spare"])
@@ -288,7 +288,7 @@ def test_a_file_system_comes_hangs_and_goes_while_another_is_served(site: Site) 
     assert site.status(host, "frozen")["state"] == "enforced"
     assert host.run(["systemctl", "show", "-P", "MainPID", "kadalu-quotad"]).stdout == before
     site.delete_pv("quota-rep", "beside")
-    host.run(["sed", "-i", "/spare/d", "/var/lib/glusterd/kadalustorage.info"])
+    host.run(["sed", "-i", "/spare/d", deb.LIST])
     host.run(["gluster", "--mode=script", "volume", "delete", "spare"])
     host.run(["umount", "/spare"])
     host.run(["rmdir", "/spare"])

@@ -137,7 +137,7 @@ def test_without_the_daemon_a_brick_that_hangs_is_named_and_the_others_are_shown
     host.run(["sh", "-c", "kill -CONT $(cat /run/spare.pid); umount /spare"])
     host.run(["gluster", "--mode=script", "volume", "delete", "hung"])
     host.run(["rm", "-r", "/spare"])
-    host.run(["sed", "-i", "/hung/d", "/var/lib/glusterd/kadalustorage.info"])
+    host.run(["sed", "-i", "/hung/d", deb.LIST])
     assert host.run(["pgrep", "-f", "kadalu_ext.quotad"], check=False).stdout == ""
     host.run(["systemctl", "start", "kadalu-quotad"])
 
@@ -157,7 +157,7 @@ def test_without_a_file_the_volumes_option_chooses_on_every_host_also_for_bricks
 
     other, before = brick_hosts.host("brick2"), shown(host, "MainPID")
     brick_hosts.gluster("volume", "set", VOLUME, "user.kadalu-ext.export", "off")
-    brick_hosts.together(lambda each: each.run(["rm", "/var/lib/glusterd/kadalustorage.info"]))
+    brick_hosts.together(lambda each: each.run(["rm", deb.LIST]))
     wait(host, "0 bricks")
     assert limits(host) == [32 * MIB, 32 * MIB]
     brick_hosts.gluster("volume", "set", VOLUME, "user.kadalu-ext.export", "on")

@@ -186,7 +186,7 @@ def test_a_volume_on_which_limits_mean_nothing_is_named_and_harms_no_other(
 ) -> None:
     """It is created, changed and deleted while the daemon runs."""
     process = place.process()
-    place.shell("printf '\nodd\n' >> /var/lib/glusterd/kadalustorage.info")
+    place.shell(f"printf '\nodd\n' >> {deb.LIST}")
     brick_hosts.create_volume("odd", "distribute", ["brick2", "brick2"])
     place.wait("2 bricks refused: volume odd is distributed over 2 subvolumes")
     place.serves_beside()
@@ -197,7 +197,7 @@ def test_a_volume_on_which_limits_mean_nothing_is_named_and_harms_no_other(
     brick_hosts.gluster("volume", "set", "odd", "features.shard", "on")
     place.wait("1 brick refused: volume odd has features.shard on")
     brick_hosts.delete_volume("odd")
-    place.shell("sed -i /odd/d /var/lib/glusterd/kadalustorage.info")
+    place.shell(f"sed -i /odd/d {deb.LIST}")
     place.wait(f"2 bricks, {1 + place.pvs} PVs enforced")
     assert place.process() == process
 
