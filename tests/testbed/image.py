@@ -31,6 +31,8 @@ BUILD_PACKAGES = ("buildah", "mmdebstrap", "ca-certificates")
 _EXCLUDED = ("doc/*", "man/*", "info/*", "locale/*", "lintian/*")
 _BUSYBOX = Path("/bin/busybox")
 _IN_USE_S = 3600.0
+_MOST_LAYERS = 60
+"""In buildah's store, of some 60 MB each: a dozen builds."""
 _CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 
@@ -172,12 +174,19 @@ def _bud(target: Path, reference: str, root: Path, sources: Sequence[Path]) -> N
     # buildah keeps the layers of earlier builds in its store: only what follows a changed line is done again.
     store = paths.cache_root() / f"buildah-{_base_key()}"
     with paths.lock(paths.cache_root() / ".buildah.lock"), progress.step(f"building the image {reference}"):
+        _bound(store)
         if not _buildah(store, scratch, "images", "--quiet", "--filter", f"reference={BASE_IMAGE}").strip():
             _buildah(store, scratch, "pull", f"docker-archive:{_base()}")
         build = ("bud", "--isolation=chroot", "--network=host", "--pull-never", "--layers", f"--tag={reference}")
         _buildah(store, scratch, *build, f"--file={root / 'Dockerfile'}", str(context))
         _buildah(store, scratch, "push", reference, f"docker-archive:{target / 'image.tar'}:{reference}")
     shutil.rmtree(scratch)
+
+
+def _bound(store: Path) -> None:
+    """Empties a store that has grown too large. What is old in it cannot be told from what the next build needs."""
+    if (layers := store / "overlay").is_dir() and sum(1 for _ in layers.iterdir()) > _MOST_LAYERS:
+        shutil.rmtree(store)
 
 
 def _buildah(store: Path, scratch: Path, *args: str) -> str:

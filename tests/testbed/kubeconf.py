@@ -145,6 +145,8 @@ def etcd(layout: Layout) -> list[str]:
         f"--listen-client-urls={ETCD_URL}",
         f"--advertise-client-urls={ETCD_URL}",
         "--listen-peer-urls=http://127.0.0.1:2380",
+        # nothing of it outlives the machine, and a disk that is slow for a moment would stop all of Kubernetes
+        "--unsafe-no-fsync",
     ]
 
 
