@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import ENOTCONN
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,7 @@ class Node:
         request = mounter_pb2.MountRequest(
             storage=storage.name, hosts=storage.hosts, volume=storage.volume, options=storage.options
         )
-        return Path(self._stub.Mount(request, timeout=60, wait_for_ready=True).path)
+        return Path(self._stub.Mount(request, timeout=SECONDS, wait_for_ready=True).path)
 
     def mounts(self, volumes: Iterable[str]) -> Path:
         """The directory with the mounts of all these volumes, by their names."""
@@ -101,7 +101,8 @@ class Node:
         self._mounter.kill()
         self._mounter.wait()
         for pid in self.processes().values():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for mount in reversed([each for each in mountinfo.read() if each.path.startswith(f"{self.directory}")]):
             mounting.unmount(mount.path, lazily=True)
 
@@ -211,13 +212,14 @@ class Site:
         argv = ["glusterfs", f"--volfile={target}.vol", f"--log-file={log}", "--attribute-timeout=0", str(target)]
         progress.run_logged(argv, log=target.with_suffix(".out"))
         try:
-            progress.wait_until(f"the client of {volume}", partial(_answers, target), seconds=SECONDS)
+            progress.wait_until(f"the client of {volume}", partial(answers, target), seconds=SECONDS)
             yield target
         finally:
             progress.run_logged(["umount", "--lazy", str(target)], log=target.with_suffix(".out"))
 
 
-def _answers(mount: Path) -> bool:
+def answers(mount: Path) -> bool:
+    """Whether a client that has just started does; until then its root may be another file system's, or an error."""
     try:
         return mount.stat().st_ino == 1
     except OSError:

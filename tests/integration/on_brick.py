@@ -23,7 +23,7 @@ from typing import IO
 MIB = 1 << 20
 RECORD_XATTR = "user.kadalu.record"
 FIRST, LAST = 0x4B44_0000, 0x4B53_FFFF
-SECONDS = 60.0
+SECONDS = 240.0
 
 
 def pv(brick: str, name: str) -> Path:
@@ -133,6 +133,7 @@ def signalled(call: int, number: int, *words: str) -> int:
 def step(brick: str) -> None:
     """Killed before any call that changes something, the next run ends where it would have."""
     mount = str(Path(brick).parent)
+    output("kadalu-quotad", "once")  # what the daemon was stopped in the middle of
     before = limits(mount)
     put(brick, "step-0", 7)
     output("kadalu-quotad", "once")
@@ -384,8 +385,13 @@ def crowd(brick: str) -> None:
     for path, final in staged:
         path.rename(final)
     wait("some of them to fail", lambda: " not" in output("systemctl", "show", "-P", "StatusText", "kadalu-quotad"))
-    journal = output("journalctl", "-u", "kadalu-quotad", "-o", "cat", "-q").splitlines()
-    rows = [row for line in journal if "crowd-" in line and (row := json.loads(line)).get("state") == "failed"]
+
+    def failed() -> list[dict[str, str]]:
+        journal = output("journalctl", "-u", "kadalu-quotad", "-o", "cat", "-q").splitlines()
+        return [row for line in journal if "crowd-" in line and (row := json.loads(line)).get("state") == "failed"]
+
+    wait("the journal to have it", failed)
+    rows = failed()
     for number in range(2):
         (mount / f"ballast-{number}").unlink()
 

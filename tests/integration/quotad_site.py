@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kadalu_ext.layout import pv_path, record_path, staged_record_path
+from kadalu_ext.mounter.connected import down
 from kadalu_ext.quotad.plan import is_ours
 from kadalu_ext.record import RECORD_XATTR, PvName, QuotaRecord, encode
 from tests.testbed import deb, progress
@@ -99,14 +100,29 @@ class Site:
         return wrong + [path for path in found if path not in inheriting]
 
 
+def connected(mount: Path) -> None:
+    """Waits until the client of a volume, which is mounted by its name, has all bricks. What it does until then
+    comes to the others by self-heal alone, which may take ten minutes."""
+    bricks = {f"{mount.name}-client-{number}": (f"brick{number + 1}", mount.name) for number in range(3)}
+
+    def there() -> bool:
+        try:
+            return not down(str(mount), bricks)
+        except OSError:
+            return False
+
+    progress.wait_until(f"the client of {mount.name} to have its bricks", there, seconds=SECONDS)
+
+
 def mount(volume: str, target: Path) -> None:
-    """A client in this namespace; `glusterfs` returns once it is mounted."""
+    """A client in this namespace, that has all bricks; `glusterfs` returns once it is mounted."""
     target.mkdir(parents=True)
     progress.run_logged(
         ["glusterfs", "--volfile-server=brick1", f"--volfile-id={volume}", "--attribute-timeout=0", "--entry-timeout=0",
          f"--log-file={target}.log", str(target)],
         log=target.with_suffix(".out"),
     )  # fmt: skip
+    connected(target)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tests.testbed.brickhosts import BrickHost, BrickHosts
 from tests.testbed.deb import CONFIG
 
 CALM, HOSTILE = "/bricks/calm", "/broken/b"
-SECONDS = 90.0
+SECONDS = 300.0
 
 
 class Place:
@@ -27,12 +27,12 @@ class Place:
 
     def task(self, *words: str) -> Any:
         """Runs a task of on_brick.py; what it prints."""
-        done = self.host.run(["python3", "-B", "/opt/on_brick.py", *words], check=False, timeout=300)
+        done = self.host.run(["python3", "-B", "/opt/on_brick.py", *words], check=False, timeout=900)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout or "null")
 
     def shell(self, command: str) -> str:
-        return self.host.run(["sh", "-c", command]).stdout
+        return self.host.run(["sh", "-c", command], timeout=300).stdout
 
     def says(self, words: str) -> Callable[[], bool]:
         return lambda: words in self.shell("systemctl show -P StatusText kadalu-quotad")
@@ -80,8 +80,10 @@ def place(brick_hosts: BrickHosts) -> Iterator[Place]:
     brick_hosts.delete_volume("hostile")
 
 
-UMOUNT = "timeout 60 sh -c 'until umount /broken; do sleep 0.2; done'"
+UMOUNT = "timeout 100 sh -c 'until umount /broken; do sleep 0.2; done'"
 """A brick's process may be there for a moment after its volume was stopped."""
+READ_ONLY = "timeout 100 sh -c 'until mount -o remount,ro /broken; do sleep 0.2; done'"
+"""A brick writes a file to see whether its disk is well, and nobody makes that read-only meanwhile."""
 
 BROKEN = {
     "quotas turned off": (
@@ -94,7 +96,7 @@ BROKEN = {
         f"{UMOUNT}; mount -o prjquota /dev/ubdc /broken; gluster volume start hostile force",
     ),
     "read-only": (
-        "mount -o remount,ro /broken", "then mount -o remount,rw /broken", "mount -o remount,rw /broken",
+        READ_ONLY, "then mount -o remount,rw /broken", "mount -o remount,rw /broken",
     ),
     "shut down by XFS": (
         "xfs_io -x -c shutdown /broken", "when the disk is well, stop its bricks, and umount and mount",

@@ -40,7 +40,7 @@ class Writer(threading.Thread):
     def stop(self) -> None:
         """Ends it after the round that it is at."""
         self._told.set()
-        self.join(120)
+        self.join(400)
 
     def check(self) -> None:
         """That it was stopped, and no call of it failed."""
