@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,8 +14,10 @@ from kadalu_ext.operator.reasons import Condition, Reason
 from kadalu_ext.operator.spec import parse_spec
 from tests.testbed import progress
 from tests.testbed.brickhosts import BrickHosts
+from tests.testbed.errors import Unmet
 
 VOLUME, OTHER = "sup", "sup-other"
+SECONDS = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,30 @@ def look(volume: str = VOLUME) -> Usable | Problem:
         observer.forget(("default", "ext"))
 
 
+def seen(what: str, fits: Callable[[Usable | Problem], bool], volume: str = VOLUME) -> Usable | Problem:
+    """The first look that fits. A host that does not answer within two seconds, or a brick within one, is silent to it,
+    and so is one that is busy with what it was just told."""
+    looks: list[Usable | Problem] = []
+
+    def fitting() -> bool:
+        looks.append(look(volume))
+        return fits(looks[-1])
+
+    try:
+        progress.wait_until(f"{volume} to be {what}", fitting, seconds=SECONDS)
+    except Unmet as unmet:
+        raise Unmet(f"{unmet}: {looks[-1]}") from None
+    return looks[-1]
+
+
+def usable(what: str = "usable", fits: Callable[[Usable], bool] = lambda _: True) -> None:
+    seen(what, lambda found: isinstance(found, Usable) and fits(found))
+
+
 def refused(reason: Reason, *words: str, volume: str = VOLUME) -> None:
-    found = look(volume)
-    assert isinstance(found, Problem), found
-    assert (found.reason, found.reason.condition) == (reason, Condition.SUPPORTED)
+    found = seen(f"refused as {reason}", lambda found: isinstance(found, Problem) and found.reason is reason, volume)
+    assert isinstance(found, Problem)
+    assert found.reason.condition is Condition.SUPPORTED
     for word in (f"volume {volume}", *words):
         assert word in found.message
 
@@ -60,20 +82,20 @@ def refused(reason: Reason, *words: str, volume: str = VOLUME) -> None:
 def test_an_option_that_lets_files_escape_is_refused(
     hosts: BrickHosts, option: str, value: str, reason: Reason, remedy: str
 ) -> None:
-    assert isinstance(look(), Usable)
+    usable()
     hosts.gluster("volume", "set", VOLUME, option, value)
     refused(reason, remedy)
     hosts.gluster("volume", "set", VOLUME, option, "off")
-    assert isinstance(look(), Usable)
+    usable()
 
 
 def test_glusters_own_quota_is_refused_only_as_long_as_it_answers_for_the_bricks(hosts: BrickHosts) -> None:
     hosts.gluster("volume", "quota", VOLUME, "enable")
     refused(Reason.GLUSTER_QUOTA, f"gluster volume set {VOLUME} features.quota-deem-statfs off")
     hosts.gluster("volume", "set", VOLUME, "features.quota-deem-statfs", "off")
-    assert isinstance(look(), Usable)
+    usable()
     hosts.gluster("volume", "quota", VOLUME, "disable")
-    assert isinstance(look(), Usable)
+    usable()
 
 
 def test_a_volume_over_several_subvolumes_is_refused(other: BrickHosts) -> None:
@@ -107,12 +129,12 @@ def test_a_thin_arbiter_is_refused(other: BrickHosts) -> None:
 
 
 def test_a_volume_of_gluster_block_is_refused(hosts: BrickHosts) -> None:
-    volume = gfapi.Volume.open(VOLUME, ["brick1"], timeout_s=30)
+    volume = gfapi.Volume.open(VOLUME, ["brick1"], timeout_s=120)
     try:
         volume.mkdir(BLOCK_META, 0o700)
         refused(Reason.BLOCK_HOSTING, BLOCK_META, f"gluster-block list {VOLUME}")
         volume.rmdir(BLOCK_META)
-        assert isinstance(look(), Usable)
+        usable()
     finally:
         volume.close()
 
@@ -131,15 +153,11 @@ def test_a_brick_that_does_not_run_is_named_and_refuses_nothing_while_the_volume
         hosts.host(name).run(["pkill", "-KILL", "-f", f"glusterfsd.*/bricks/{VOLUME}"])
         down.append(f"{name}:/bricks/{VOLUME}")
 
-        def offline() -> list[str]:
-            found = look()
-            assert isinstance(found, Usable), found
-            return [str(seen.brick) for seen in found.offline]
+        def missed(found: Usable, takes_writes: bool = takes_writes) -> bool:
+            offline = {str(brick.brick) for brick in found.offline}
+            return offline == set(down) and found.takes_writes is takes_writes
 
-        progress.wait_until("the brick to be missed", lambda: set(offline()) == set(down), seconds=60)
-        found = look()
-        assert isinstance(found, Usable)
-        assert found.takes_writes is takes_writes
+        usable(f"without {down}", missed)
     hosts.gluster("volume", "start", VOLUME, "force")
     hosts.wait_online(VOLUME)
 
@@ -148,6 +166,4 @@ def test_what_bricks_reserve_is_known(hosts: BrickHosts) -> None:
     sizes = {"7": Reserve(percent=7), "100MB": Reserve(size_bytes=100 << 20), "1": Reserve(percent=1)}
     for text, expected in sizes.items():
         hosts.gluster("volume", "set", VOLUME, "storage.reserve", text)
-        found = look()
-        assert isinstance(found, Usable)
-        assert found.reserve == expected
+        usable(f"reserving {text}", lambda found, expected=expected: found.reserve == expected)  # type: ignore[misc]

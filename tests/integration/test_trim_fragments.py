@@ -17,6 +17,7 @@ from kadalu_ext.gluster import feed, volfile
 from kadalu_ext.gluster.clientvolfile import client_volfile
 from kadalu_ext.gluster.feed import Source
 from kadalu_ext.units import MIB
+from tests.integration.limit_site import answers
 from tests.integration.limit_writers import content
 from tests.testbed import paths, progress
 from tests.testbed.brickhosts import BrickHost, BrickHosts
@@ -26,6 +27,7 @@ BRICK = f"/bricks/{VOLUME}"
 CONTENT = bytes(range(256)) * 2735
 """No whole number of stripes."""
 PROJECT = "4711"
+SECONDS = 300.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,19 +46,24 @@ def mounted(directory: Path, *, without: str | None = None) -> Iterator[Path]:
     text = directory.with_suffix(".vol")
     text.write_text(volfile.render(ours))
     subprocess.run(["glusterfs", f"--volfile={text}", f"--log-file={text}.log", str(directory)], check=True)
-    progress.wait_until("the client", lambda: os.path.ismount(directory) and os.stat(directory).st_ino == 1, seconds=60)
-    yield directory
-    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+    try:
+        progress.wait_until("the client", lambda: answers(directory), seconds=SECONDS)
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def heal(hosts: BrickHosts) -> None:
     """Until gluster says that there is nothing left to heal."""
 
     def healed() -> bool:
-        hosts.host("brick1").run(["gluster", "volume", "heal", VOLUME], check=False)
-        return hosts.gluster("volume", "heal", VOLUME, "info").count("Number of entries: 0") == 3
+        # soon after a brick has started both are refused
+        first = hosts.host("brick1")
+        first.run(["gluster", "volume", "heal", VOLUME], check=False)
+        info = first.run(["gluster", "volume", "heal", VOLUME, "info"], check=False)
+        return info.stdout.count("Number of entries: 0") == 3
 
-    progress.wait_until("heal to end", healed, seconds=120)
+    progress.wait_until("heal to end", healed, seconds=SECONDS)
 
 
 def test_fragments_of_different_length_are_read_and_healed_once_they_are_trimmed(
@@ -119,7 +126,7 @@ def test_self_heal_without_room_leaves_wrong_bytes_that_are_read_without_an_erro
     with mounted(tmp_path / "mount", without="") as mount:
         # a client that has just started may not have all bricks yet
         progress.wait_until(
-            "Good: 111", lambda: b"Good: 111" in os.getxattr(mount / "pv/file", "trusted.ec.heal"), seconds=60
+            "Good: 111", lambda: b"Good: 111" in os.getxattr(mount / "pv/file", "trusted.ec.heal"), seconds=SECONDS
         )
     with mounted(tmp_path / "mount", without="brick1") as mount:
         assert (mount / "pv/file").read_bytes() == wanted
