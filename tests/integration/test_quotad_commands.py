@@ -139,13 +139,15 @@ def test_without_the_daemon_a_brick_that_hangs_is_named_and_the_others_are_shown
     host.run(["systemctl", "stop", "kadalu-quotad"])
     host.run(["mkdir", "-p", "/spare"])
     host.run(["sh", "-ec", HANG])
-    report = json.loads(quotad(host, "status", "--json"))
+    try:
+        report = json.loads(quotad(host, "status", "--json"))
+        answer = json.loads(quotad(host, "explain", "pvc-1", "--json"))
+    finally:
+        host.run(["sh", "-c", ANSWER], timeout=None)
     seen = {brick["path"]: (brick["refused"], len(brick["pvs"])) for brick in report["bricks"]}
     why = "/spare/b: a system call on its file system does not come back: see dmesg for the reason"
     assert seen == {f"/bricks/{VOLUME}": ("", 2), "/spare/b": (why, 0)}
-    answer = json.loads(quotad(host, "explain", "pvc-1", "--json"))
     assert {brick["path"]: brick["state"] for brick in answer["bricks"]} == {f"/bricks/{VOLUME}": "enforced"}
-    host.run(["sh", "-c", ANSWER], timeout=None)
     host.run(["gluster", "--mode=script", "volume", "delete", "hung"])
     host.run(["rm", "-r", "/spare"])
     host.run(["sed", "-i", "/hung/d", deb.LIST])
