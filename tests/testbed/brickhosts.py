@@ -254,8 +254,11 @@ class BrickHosts:
         Raises:
             Unmet: they do not within `seconds`.
         """
-        for host in self.hosts:
+
+        def wait(host: BrickHost) -> None:
             progress.wait_until(f"{host.name} to see all peers", partial(self._sees_all, host), seconds=seconds)
+
+        self.together(wait)
 
     def host(self, name: str) -> BrickHost:
         """The brick host `name`.
@@ -316,6 +319,8 @@ class BrickHosts:
         volume = self._volume(name)
         if volume.status == "Started":
             self.gluster("volume", "stop", name, "force")
+        # While a host does not see another, as when that was cut off or restarted just now, none is deleted.
+        self.wait_joined()
         self.gluster("volume", "delete", name)
         paths = [brick.partition(":")[::2] for brick in volume.bricks]
 
