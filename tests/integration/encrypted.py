@@ -33,8 +33,8 @@ def encrypted(
             hosts.start_volume(volume)
         yield
         return
-    _encrypt(hosts, True)
     try:
+        _encrypt(hosts, True)
         yield
     finally:
         _encrypt(hosts, False)
@@ -46,7 +46,7 @@ def _encrypt(hosts: BrickHosts, on: bool) -> None:
     def stop(host: BrickHost) -> None:
         host.run(["systemctl", "stop", "glusterd"])
         host.run(["pkill", "glusterfs"], check=False)
-        host.run(["touch" if on else "rm", "/var/lib/glusterd/secure-access"])
+        host.run([*(["touch"] if on else ["rm", "-f"]), "/var/lib/glusterd/secure-access"])
 
     hosts.together(stop)
     hosts.together(lambda host: host.run(["systemctl", "start", "glusterd"]))

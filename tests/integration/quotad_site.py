@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,13 @@ def mount(volume: str, target: Path) -> None:
 def served(hosts: BrickHosts, volumes: Mapping[str, str], mounts: Path) -> Iterator[Site]:
     """Volumes by name and kind, a client of each, and kadalu-quotad installed from its package on every host, started
     as an administrator would; afterwards nothing of it is there but the package."""
-    site = Site(hosts, mounts)
-    for volume, kind in volumes.items():
-        hosts.create_volume(volume, kind)
-        mount(volume, mounts / volume)
-    deb.install(hosts, list(volumes))
-    yield site
-    for volume in volumes:
-        progress.run_logged(["umount", "--lazy", str(mounts / volume)], log=mounts / "umount.log")
-        hosts.delete_volume(volume)
-    deb.put_away(hosts)
+    with ExitStack() as left:  # by whatever fails in between, too: the hosts are other tests' next
+        left.callback(deb.put_away, hosts)
+        for volume, kind in volumes.items():
+            hosts.create_volume(volume, kind)
+            left.callback(hosts.delete_volume, volume)
+            mount(volume, mounts / volume)
+            unmount = ["umount", "--lazy", str(mounts / volume)]
+            left.callback(progress.run_logged, unmount, log=mounts / "umount.log")
+        deb.install(hosts, list(volumes))
+        yield Site(hosts, mounts)
