@@ -54,7 +54,7 @@ def on() -> Iterator[Fixture]:
 
 
 def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -104,8 +104,8 @@ def test_storages_that_share_a_volume_share_what_is_promised_each_with_its_own_o
 
 def test_a_pv_is_taken_until_the_work_ends_and_not_until_its_caller_gives_up(on: Fixture) -> None:
     on.store.hold.clear()
-    with pytest.raises(DeadlineError, match=r"storage ext, volume vol: no answer within 0\.1 s; the work goes on"):
-        on.create(timeout_s=0.1)
+    with pytest.raises(DeadlineError, match=r"storage ext, volume vol: no answer within 1\.0 s; the work goes on"):
+        on.create(timeout_s=1)
     with pytest.raises(InProgressError):
         on.client.delete(PV, timeout_s=1)
     on.store.hold.set()
@@ -119,12 +119,12 @@ def test_a_deadline_names_the_bricks_that_are_silent(on: Fixture, monkeypatch: p
     on.bricks.down, on.bricks.hung = {"h2"}, {"h3"}
     on.store.hold.clear()
     with pytest.raises(DeadlineError, match=r"Down or silent: brick h2:\S+ refused; brick h3:\S+ does not"):
-        on.create(timeout_s=0.2)
+        on.create(timeout_s=1)
 
 
 def test_what_is_not_begun_in_time_is_not_done_later(on: Fixture) -> None:
     on.store.hold.clear()
-    busy = [on.threads.submit(on.client.delete, PvName(f"busy-{n}"), timeout_s=5) for n in range(workers.WORKERS)]
+    busy = [on.threads.submit(on.client.delete, PvName(f"busy-{n}"), timeout_s=60) for n in range(workers.WORKERS)]
     until(lambda: on.store.waiting == workers.WORKERS + 3)  # and three that look at the volume by themselves
     with pytest.raises(DeadlineError, match="not begun within"):
         on.create(timeout_s=0.1)
@@ -197,9 +197,9 @@ def test_many_callers_of_a_storage_that_does_not_answer_share_the_time(on: Fixtu
 
 def test_those_who_wait_for_a_brick_leave_the_workers_to_others(on: Fixture) -> None:
     on.bricks.idle = {"h3"}
-    waiting = [on.create_elsewhere(f"pvc-{n}", timeout_s=3) for n in range(12)]
+    waiting = [on.create_elsewhere(f"pvc-{n}", timeout_s=60) for n in range(12)]
     until(lambda: all(record_path(PvName(f"pvc-{n}")) in on.store.nodes for n in range(12)))
-    on.client.delete(PvName("pvc-other"), timeout_s=1)
+    on.client.delete(PvName("pvc-other"), timeout_s=10)
     assert not any(future.done() for future in waiting)
     on.bricks.idle = set()
     for future in waiting:
@@ -259,7 +259,7 @@ def test_a_brick_that_was_replaced_must_enforce_too(on: Fixture, monkeypatch: py
     on.bricks.geometry = replace(replica(), bricks=(*replica().bricks[:2], replace(replica().bricks[2], host="h4")))
     on.bricks.idle = {"h4"}
     with pytest.raises(NotEnforcedError, match="h4"):
-        on.create("pvc-2", timeout_s=0.2)
+        on.create("pvc-2", timeout_s=1)
     assert on.connector.opened == 1
 
 

@@ -20,9 +20,9 @@ from kadalu_ext.record import RECORD_XATTR
 from tests.unit.gluster.fake_gluster import Answer, FakeHost, fake_host, hang_up, port_reply, silent
 from tests.unit.gluster.golden import wire
 
-PATIENT_S = 10.0
+PATIENT_S = 60.0
 """For what must be answered, however busy the machine is."""
-IMPATIENT_S = 0.2
+IMPATIENT_S = 0.5
 
 
 @pytest.fixture

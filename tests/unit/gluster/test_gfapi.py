@@ -28,7 +28,7 @@ from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.gluster.volfile import Volfile
 from tests.unit.gluster.fake_hosts import FakeHosts
 
-PATIENT_S = 10.0
+PATIENT_S = 60.0
 IMPATIENT_S = 0.05
 FS = 7
 VOLFILE = "volume a\n type protocol/client\n option remote-host h\n option remote-subvolume /brick\nend-volume\n"
@@ -145,7 +145,10 @@ def test_what_changes_on_the_volume_reaches_a_client_that_runs(library: FakeLibr
         wait_until(lambda: "/replaced" in getspec(path, "rep"))
 
 
-def test_a_host_that_was_only_slow_is_in_the_client_before_that_starts(library: FakeLibrary) -> None:
+def test_a_host_that_was_only_slow_is_in_the_client_before_that_starts(
+    library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gfapi, "JOIN_S", PATIENT_S)
     answers = iter([{"h"}])
     library.silent = lambda: next(answers, set())
     served = []
@@ -336,6 +339,7 @@ def test_a_client_that_crashed_is_named_once_and_followed_by_another(processes: 
         except UnavailableError as error:
             assert "volume rep: its gluster client had to be ended: it died of SIGSEGV while it was to" in str(error)
         volume.mkdir("x", 0o755)
+        wait_until(lambda: processes.lost)  # who looks after it may be about to tell
         assert (len(processes.started), processes.lost) == (2, ["it died of SIGSEGV"])
         assert processes.started[0].ended.is_set()
 

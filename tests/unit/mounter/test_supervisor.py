@@ -158,11 +158,11 @@ def status(storages: Storages, name: str = "ext") -> Status:
 
 def wait_for(condition: object) -> None:
     deadline = threading.Event()
-    for _ in range(1000):
+    for _ in range(6000):
         if callable(condition) and condition():
             return
         deadline.wait(0.01)
-    raise AssertionError("it did not happen within 10 s")
+    raise AssertionError("it did not happen within a minute")
 
 
 def test_a_second_mount_of_a_storage_starts_no_second_client(storages: Storages, gluster: FakeGluster) -> None:
@@ -261,7 +261,7 @@ def test_what_glusterd_tells_of_is_looked_at_long_before_the_next_look_is_due(
     wait_for(lambda: gluster.hosts.hosts() == [("h1", "h2")] and len(gluster.asked) == 2)
     gluster.looked.clear()
     gluster.hosts.tell()
-    assert gluster.looked.wait(10)
+    assert gluster.looked.wait(60)
     storages.release(EXT.name)
     assert gluster.hosts.hosts() == []
     gluster.started[0].die()
@@ -325,7 +325,7 @@ def test_a_host_that_falls_silent_is_not_hidden_from_a_client_that_runs(
     gluster.silent = frozenset({"h2"})
     for _ in range(2):
         gluster.looked.clear()
-        assert gluster.looked.wait(10)
+        assert gluster.looked.wait(60)
     assert status(storages).hidden_hosts == ()
 
 
@@ -341,7 +341,7 @@ def test_what_goes_wrong_while_a_client_is_kept_is_not_the_end_of_keeping_it(
         raise OSError(30, "read-only file system")
 
     monkeypatch.setattr(FakeClient, "rotate_log", rotate_log, raising=False)
-    assert crashed.wait(10)
+    assert crashed.wait(60)
     gluster.silent = frozenset()
     wait_for(lambda: status(storages).hidden_hosts == ())
 
@@ -351,7 +351,7 @@ def test_hosts_that_are_all_gone_leave_a_running_client_alone(storages: Storages
     gluster.unreachable = "no host answers"
     for _ in range(2):
         gluster.looked.clear()
-        assert gluster.looked.wait(10)
+        assert gluster.looked.wait(60)
     assert status(storages).state is State.MOUNTED
     assert storages.mount(EXT)
 
@@ -425,7 +425,7 @@ def test_hosts_that_change_while_a_storage_is_mounted_are_the_ones_that_are_aske
     storages.mount(EXT)
     changed[0] = replace(EXT, volume="other", hosts=("h8",))
     gluster.looked.clear()
-    assert gluster.looked.wait(10)
+    assert gluster.looked.wait(60)
     changed[0] = replace(EXT, hosts=("h9",))
     wait_for(lambda: gluster.asked[-1].hosts == ("h9",))
     assert all(source.volume == "vol" for source in gluster.asked)

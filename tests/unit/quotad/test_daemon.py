@@ -37,7 +37,7 @@ class Run:
         self.daemon = Daemon(config, systems=host.xfs, notifier=Notifier({}))
 
     def until(self, what: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not what():
             assert time.monotonic() < deadline, f"{self.daemon.outcomes}, {self.daemon.refused}"
             self.daemon.run_cycle(patience_s=0.01)
@@ -71,7 +71,7 @@ class ThreadedRun(Run):
     """A daemon that runs in a thread, and its workers in theirs."""
 
     def wait(self, what: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not what():
             assert time.monotonic() < deadline, f"{self.daemon.outcomes}, {self.daemon.refused}"
             time.sleep(0.005)
@@ -87,7 +87,7 @@ def threaded(host: FakeHost) -> Iterator[ThreadedRun]:
     finally:
         host.xfs.hold.set()
         run.daemon.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def crawl(run: Run) -> None:
@@ -572,7 +572,7 @@ def test_stop_ends_it_while_it_waits(host: FakeHost) -> None:
     run = Run(host, 3600)
     thread = threading.Thread(target=run.daemon.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not run.daemon.ready:
         assert time.monotonic() < deadline
         time.sleep(0.001)
