@@ -41,9 +41,11 @@ NO_SEATS: dict[str, Any] = {
 def life(installed: Story) -> Iterator[Story]:
     """A second storage on the story's volume, Ready."""
     installed.apply(storage())
-    ready(installed)
-    yield installed
-    installed.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--ignore-not-found", timeout=300)
+    try:
+        ready(installed)
+        yield installed
+    finally:
+        installed.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--ignore-not-found")
 
 
 @contextmanager

@@ -47,8 +47,8 @@ def claimed(story: Story, name: str, *modes: str) -> Iterator[None]:
     if modes:
         manifest["spec"]["accessModes"] = list(modes)
     story.apply(manifest)
-    story.wait_bound(name)
     try:
+        story.wait_bound(name)
         yield
     finally:
         story.kube.kubectl("delete", "pod", "-l", f"claim={name}", "--ignore-not-found", timeout=SLOW_MACHINE_S)

@@ -89,9 +89,13 @@ def processes(story: Story) -> set[str]:
 def life(installed: Story) -> Iterator[Story]:
     """A second storage on the story's volume, Ready."""
     installed.apply(storage())
-    ready(installed)
-    yield installed
-    installed.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--ignore-not-found", timeout=300)
+    try:
+        ready(installed)
+        yield installed
+    finally:
+        # of a test that has failed: the storage would be held by them, and every later test of it fail
+        installed.kube.kubectl("delete", "pvc", "stays", "held", "--ignore-not-found")
+        installed.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--ignore-not-found")
 
 
 def test_an_edit_is_in_effect_without_a_new_pv_and_an_event_says_what_changed(life: Story) -> None:
@@ -106,8 +110,9 @@ def test_an_edit_is_in_effect_without_a_new_pv_and_an_event_says_what_changed(li
         assert told == ["hosts: brick1 -> brick2, brick3; overcommit: 1.0 -> 2.0"]
         assert (entry(life) or {})["hosts"] == ["brick2", "brick3"]
         assert life.get("sc", LIFE_CLASS)["parameters"]["hosts"] == "brick2,brick3"
-        status = ready(life)["status"]
-        assert (life.get("pvc", "stays")["spec"]["volumeName"], status["pvs"], status["provisioned"]) == (pv, 1, "8Mi")
+        life.wait("the PV to be counted", lambda: ready(life)["status"].get("pvs") == 1)
+        provisioned = ready(life)["status"]["provisioned"]
+        assert (life.get("pvc", "stays")["spec"]["volumeName"], provisioned) == (pv, "8Mi")
         assert_told_once(life, uid)
     finally:
         life.kube.kubectl("delete", "pvc", "stays")
@@ -122,7 +127,8 @@ def test_a_deletion_waits_for_the_last_pv_and_then_takes_all_that_was_made_and_n
     uid, pv = ready(life)["metadata"]["uid"], life.get("pvc", "held")["spec"]["volumeName"]
     life.kube.kubectl("delete", "kds", LIFE, "-n", "default", "--wait=false")
     life.wait("an event that lists the PV", lambda: [text for _, text in events(life, uid) if pv in text])
-    assert condition(life.get("kds", LIFE, "-n", "default"), "Ready") == "False"
+    # events come before the status
+    life.wait("it not to be Ready", lambda: condition(life.get("kds", LIFE, "-n", "default"), "Ready") == "False")
     assert LIFE_CLASS in life.kube.kubectl("get", "sc", "-o", "name")
     life.kube.kubectl("delete", "pvc", "held")
     life.wait("the PV to be gone", lambda: pv not in life.kube.kubectl("get", "pv", "-o", "name"))
@@ -144,13 +150,16 @@ def test_a_brick_that_is_offline_is_named_and_gone_from_the_status_when_it_is_ba
         found = life.get("kds", LIFE)
         assert condition(found, "Ready") == "True"
         assert [brick["online"] for brick in found["status"]["bricks"]] == [True, True, False]
-        metrics = life.kube.kubectl("get", "--raw", metrics_path(life))
-        assert re.search(r'kadalu_storage_brick_online{host="brick3".*storage="life"} 0.0', metrics), metrics
+        offline = re.compile(r'kadalu_storage_brick_online{host="brick3".*storage="life"} 0.0')
+        path = metrics_path(life)
+        life.wait("the metrics to have it", lambda: offline.search(life.try_kubectl("get", "--raw", path).stdout))
     finally:
         life.on("brick1", "gluster", "volume", "start", VOLUME, "force")
     life.wait("all to be online", lambda: "3/3" in life.kube.kubectl("get", "kds", LIFE))
-    told = Counter(reason for reason, _ in events(life, ready(life)["metadata"]["uid"]))
-    assert (told["StorageReady"], told["StorageDegraded"]) == (2, 1), told
+    uid = ready(life)["metadata"]["uid"]
+    told = Counter(reason for reason, _ in events(life, uid))
+    assert told["StorageReady"] >= 2 and told["StorageDegraded"] >= 1, told
+    assert_told_once(life, uid)
 
 
 def metrics_path(story: Story) -> str:
@@ -164,20 +173,22 @@ def told(installed: Story) -> Iterator[Story]:
     add = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--interval=3600"}]
     installed.kube.kubectl("patch", OPERATOR, "-n", NAMESPACE, "--type=json", "-p", json.dumps(add))
     try:
-        installed.wait("the patient operator", lambda: len(processes(installed)) == 1 and patient(installed))
+        installed.wait("the patient operator", lambda: is_alone(installed, patient=True))
         installed.apply(storage("told", volume="told"))
         ready(installed, "told")
         yield installed
     finally:
-        installed.kube.kubectl("delete", "kds", "told", "-n", "default", "--ignore-not-found", timeout=300)
+        installed.kube.kubectl("delete", "kds", "told", "-n", "default", "--ignore-not-found")
         installed.kube.kubectl("apply", "-k", str(paths.REPOSITORY / "manifests"))
-        installed.wait("the usual operator", lambda: len(processes(installed)) == 1 and not patient(installed))
+        installed.wait("the usual operator", lambda: is_alone(installed, patient=False))
         installed.hosts.delete_volume("told")
 
 
-def patient(story: Story) -> bool:
-    pid = next(iter(processes(story)))
-    return "--interval=3600" in story.kube.sandbox.run(["cat", f"/proc/{pid}/cmdline"], check=False).stdout
+def is_alone(story: Story, *, patient: bool) -> bool:
+    """Whether there is one operator, and it is such a one. Any may end between two looks."""
+    run = story.kube.sandbox.run
+    commands = [run(["cat", f"/proc/{pid}/cmdline"], check=False).stdout for pid in processes(story)]
+    return len(commands) == 1 and commands[0] != "" and ("--interval=3600" in commands[0]) is patient
 
 
 def test_what_glusterd_tells_is_seen_at_once_and_not_at_the_interval(told: Story) -> None:
@@ -276,8 +287,11 @@ def safe(installed: Story, tmp_path: Path) -> Iterator[Safe]:
         with encrypted(installed.hosts, authority, tmp_path, name, management=True):
             yield Safe(story=installed, authority=authority, name=name)
     finally:
-        installed.kube.kubectl("delete", "kds", name, "-n", "default", "--ignore-not-found", timeout=300)
-        installed.kube.kubectl("delete", "secret", name, "-n", "default", "--ignore-not-found")
+        # whatever a test that has failed left of them, the volume is not to stay
+        installed.try_kubectl("delete", "pod", name, "--ignore-not-found", "--grace-period=0", "--force")
+        installed.try_kubectl("delete", "pvc", name, "--ignore-not-found", "--timeout=240s")
+        installed.try_kubectl("delete", "kds", name, "-n", "default", "--ignore-not-found", "--timeout=240s")
+        installed.try_kubectl("delete", "secret", name, "-n", "default", "--ignore-not-found")
         installed.hosts.delete_volume(name)
         deb.install(installed.hosts, [VOLUME])
 
@@ -324,8 +338,10 @@ def test_every_right_that_it_has_is_used_and_it_asked_for_no_other(installed: St
     user = f"system:serviceaccount:{NAMESPACE}:kadalu-ext-operator"
     records = [json.loads(line) for line in (installed.kube.layout.audit_log).read_text().splitlines()]
     own = [record for record in records if record["user"]["username"] == user and "objectRef" in record]
-    denied = [record["requestURI"] for record in own if record.get("responseStatus", {}).get("code") == 403]
-    assert denied == []
+    denied = [record for record in own if record.get("responseStatus", {}).get("code") == 403]
+    # an API server that has just started again (test_api_server.py) refuses what it will allow
+    allowed = {right(record["objectRef"], record["verb"]) for record in own if record not in denied}
+    assert {right(record["objectRef"], record["verb"]) for record in denied} - allowed == set()
     used = {right(record["objectRef"], record["verb"]) for record in own}
     granted = set()
     for kind, name in (("clusterrole", ()), ("role", ("-n", NAMESPACE))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.testbed.errors import CommandFailed
 GROUPS = "groups"
 """A StorageClass whose PVs have the groups 5000 and 5001."""
 CLAIMS = ("origin", "restored", "copy")
+_greedy = itertools.count()
 
 
 def copy_of(kind: str, source: str, name: str, mebibytes: int) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def everything(installed: Story) -> Iterator[Story]:
     finally:
         kubectl("delete", "pod", "writer", "reader", "--ignore-not-found", "--grace-period=0", "--force")
         kubectl("delete", "volumesnapshot", "--all")
-        kubectl("delete", "pvc", *CLAIMS, "greedy", "--ignore-not-found")
+        kubectl("delete", "pvc", *CLAIMS, "--ignore-not-found")
         kubectl("delete", "sc", GROUPS)
         kubectl("apply", "-k", str(paths.REPOSITORY / "manifests"))
         installed.wait("the usual controller", lambda: installed.is_rolled_out("deploy/kadalu-ext-controller"))
@@ -80,7 +82,7 @@ def usable_bytes(on: Story) -> int:
     (controller,) = on.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller")["items"]
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{controller['metadata']['name']}:8080/proxy/metrics"
     pattern = re.compile(rf'^kadalu_csi_usable_bytes{{storage="{STORAGE}"}} (.*)$', re.MULTILINE)
-    found: re.Match[str] = on.wait("the volume's size", lambda: pattern.search(on.kube.kubectl("get", "--raw", path)))
+    found: re.Match[str] = on.wait("its size", lambda: pattern.search(on.try_kubectl("get", "--raw", path).stdout))
     return int(float(found[1]))
 
 
@@ -90,16 +92,29 @@ def snapshot(on: Story) -> dict[str, Any]:
     return found
 
 
-def wait_promised(on: Story, what: str) -> None:
-    """Until a claim for all that the volume has is refused with these words; it is tried again every ten seconds."""
-    on.wait(f"{what} to be promised", lambda: on.failure_event("greedy", f"of which {what} PVs;"))
+def wait_promised(on: Story, what: str, mebibytes: int) -> None:
+    """Until a claim of so much, which is all that the volume has, is refused with these words.
+
+    Another claim each time: of one, csi-provisioner tells 25 events, two a try, and then one every five minutes.
+    """
+
+    def said() -> bool:
+        name = f"greedy-{next(_greedy)}"
+        on.apply(claim_manifest(name, mebibytes))
+        try:
+            refusal: str = on.wait("it to be refused", lambda: on.failure_event(name, "are promised to"))
+        finally:
+            on.kube.kubectl("delete", "pvc", name)
+        return f"of which {what} PVs;" in refusal
+
+    on.wait(f"{what} to be promised", said)
 
 
 def test_a_snapshot_and_a_clone_have_what_was_there_and_each_is_enforced_and_charged(everything: Story) -> None:
     everything.apply(claim_manifest("origin", 16, GROUPS))
     everything.apply(pod_of("writer", "origin"))
     everything.wait_running("writer")
-    everything.apply(claim_manifest("greedy", usable_bytes(everything) // MIB - 8))
+    all_of_it = usable_bytes(everything) // MIB - 8
     in_writer(everything, "cd /origin; mkdir d; echo mine > d/letter; ln d/letter same; touch big")
     taken = {"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"name": "taken"}}
     everything.apply({**taken, "spec": {"source": {"persistentVolumeClaimName": "origin"}}})
@@ -118,14 +133,14 @@ def test_a_snapshot_and_a_clone_have_what_was_there_and_each_is_enforced_and_cha
         assert int(blocks) * int(block_bytes) == mebibytes * MIB
         with pytest.raises(CommandFailed, match=NO_ROOM):
             in_reader(everything, f"dd if=/dev/zero of=/{claim}/more bs=1M count={mebibytes} conv=fsync")
-    wait_promised(everything, "80 MiB are promised to 4")
+    wait_promised(everything, "80 MiB are promised to 4", all_of_it)
 
     record = record_path(snapshot_name(f"snapshot-{everything.get('volumesnapshot', 'taken')['metadata']['uid']}"))
     assert everything.on("brick1", "ls", "-d", f"/bricks/{VOLUME}/{record}")
     everything.kube.kubectl("delete", "volumesnapshot", "taken")
     listed = f"/bricks/{VOLUME}/{record.rpartition('/')[0]}"
     everything.wait("its record to be gone", lambda: "snapshot." not in everything.on("brick1", "ls", "-a", listed))
-    wait_promised(everything, "64 MiB are promised to 3")
+    wait_promised(everything, "64 MiB are promised to 3", all_of_it)
 
 
 def test_pods_have_the_groups_of_their_pvs_and_so_has_what_they_write(everything: Story) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kadalu_ext.units import parse_quantity
 from tests.crs.table import external, manifest
-from tests.e2e.story import VOLUME, Story, claim_manifest
+from tests.e2e.story import VOLUME, Story, claim_manifest, condition
 from tests.e2e.test_storages import classes, conditions, pod
 
 VOLUMES = ("vol-one", "vol-two")
@@ -23,7 +23,8 @@ def whole(installed: Story) -> Iterator[Story]:
     details = [{"gluster_node": "brick1,brick2", "gluster_volname": volume} for volume in VOLUMES]
     installed.apply(manifest(external(details, **{"kadalu-format": False}), name="heketi"))
     try:
-        installed.wait("the storage to be served", lambda: "heketi" in classes(installed))
+        # its class comes before its status
+        installed.wait("the storage to be Ready", lambda: condition(installed.get("kds", "heketi"), "Ready") == "True")
         yield installed
     finally:
         kubectl = installed.kube.kubectl

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from . import progress, rootfs, uml
 from .errors import BedError, CommandFailed, Unmet
@@ -27,6 +27,8 @@ T = TypeVar("T")
 BRICK_SIZE_BYTES = 8 << 30
 
 _BOOT_SECONDS = 180
+# A bound for hangs, far above what anything takes: guests have one emulated processor, and may get little of it.
+_SLOW_SECONDS: Final = 300.0
 _SSH_FAILED = 255
 
 
@@ -58,7 +60,12 @@ class BrickHost:
         return "cut" if self._remembered().get("cut") else "on"
 
     def run(
-        self, argv: Sequence[str], *, check: bool = True, timeout: float | None = 120, input: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float | None = _SLOW_SECONDS,
+        input: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` on it as root over ssh (about 0.1 s, for the connection is kept).
 
@@ -75,7 +82,8 @@ class BrickHost:
     def put(self, local: Path, remote: str) -> None:
         """Copy the file or directory `local` to path `remote` on it."""
         target = f"root@{self.address}:{remote}"
-        self._sandbox.run(["scp", "-q", "-r", *self._ssh_options(), str(Path(local).absolute()), target], timeout=120)
+        copy = ["scp", "-q", "-r", *self._ssh_options(), str(Path(local).absolute()), target]
+        self._sandbox.run(copy, timeout=_SLOW_SECONDS)
 
     def ssh_argv(self, *flags: str) -> list[str]:
         """The words before a shell command line that run it on this host, from within the sandbox."""
@@ -117,7 +125,7 @@ class BrickHost:
         self._guest.socket_dir.mkdir(exist_ok=True)
         self._sandbox.detach(self._guest.argv(), log=self.log, env=uml.environment())
         try:
-            progress.wait_until(f"{self.name} to be switched on", self._process, seconds=20)
+            progress.wait_until(f"{self.name} to be switched on", self._process, seconds=60)
             progress.wait_until(f"{self.name} to boot", self._booted, seconds=_BOOT_SECONDS)
         except Unmet as error:
             raise Unmet(f"{error}; its console says:\n{progress.tail(self.log, 20)}") from None
@@ -133,7 +141,7 @@ class BrickHost:
         progress.wait_until(
             f"{self.name}'s processes to end",
             lambda: self._sandbox.run(["kill", "-0", *group], check=False).returncode != 0,
-            seconds=30,
+            seconds=60,
         )
         self._forget_boot()
 
@@ -141,10 +149,10 @@ class BrickHost:
         """Let systemd power it off in order.
 
         Raises:
-            Unmet: it is still on after a minute and a half.
+            Unmet: it is still on after five minutes; systemd gives each service one and a half.
         """
         self.run(["systemctl", "--no-block", "poweroff"])
-        progress.wait_until(f"{self.name} to shut down", lambda: self._process() is None, seconds=90)
+        progress.wait_until(f"{self.name} to shut down", lambda: self._process() is None, seconds=_SLOW_SECONDS)
         self._forget_boot()
 
     def cut(self) -> None:
@@ -170,7 +178,7 @@ class BrickHost:
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": "/dev/null",
             "LogLevel": "ERROR",
-            "ConnectTimeout": "5",
+            "ConnectTimeout": "15",
             "ControlMaster": "auto",
             "ControlPersist": "yes",
             "ControlPath": str(self._control_socket),
@@ -183,7 +191,7 @@ class BrickHost:
 
     def _hang_up(self) -> None:
         """End the kept connection, if there is one."""
-        self._sandbox.run(["ssh", "-O", "exit", *self.ssh_argv()[1:]], check=False, timeout=10)
+        self._sandbox.run(["ssh", "-O", "exit", *self.ssh_argv()[1:]], check=False, timeout=60)
         self._control_socket.unlink(missing_ok=True)
 
     def _forget_boot(self) -> None:
@@ -248,7 +256,7 @@ class BrickHosts:
         with progress.step("Gluster peers"):
             self._join()
 
-    def wait_joined(self, *, seconds: float = 90) -> None:
+    def wait_joined(self, *, seconds: float = _SLOW_SECONDS) -> None:
         """Wait until every host sees every other as a connected peer; until then gluster refuses some commands.
 
         Raises:
@@ -280,7 +288,7 @@ class BrickHosts:
             # Not wait for the others: after Ctrl-C they end when the sandbox does.
             pool.shutdown(wait=False)
 
-    def gluster(self, *words: str, timeout: float = 120) -> str:
+    def gluster(self, *words: str, timeout: float = _SLOW_SECONDS) -> str:
         """Run ``gluster WORDS`` on the first host that answers to commands; its standard output."""
         return self._first_on().run(["gluster", "--mode=script", *words], timeout=timeout).stdout
 
@@ -300,7 +308,7 @@ class BrickHosts:
         self.gluster("volume", "start", name)
         self.wait_online(name)
 
-    def wait_online(self, name: str, *, seconds: float = 90) -> None:
+    def wait_online(self, name: str, *, seconds: float = _SLOW_SECONDS) -> None:
         """Wait until every brick of the started volume `name` is online, as after `BrickHost.power_on`.
 
         Raises:
@@ -310,7 +318,9 @@ class BrickHosts:
 
         def online() -> bool:
             # The bricks of a host whose glusterd the others do not see are not even in the list.
-            return online_bricks(self.gluster("volume", "status", name, "--xml")) == count
+            # And while peers come and go, or another command has the cluster's lock, it is refused.
+            done = self._first_on().run(["gluster", "--mode=script", "volume", "status", name, "--xml"], check=False)
+            return done.returncode == 0 and online_bricks(done.stdout) == count
 
         progress.wait_until(f"the bricks of {name} to be online", online, seconds=seconds)
 
@@ -326,7 +336,12 @@ class BrickHosts:
 
         def remove(host: BrickHost) -> None:
             if own := [path for name, path in paths if name == host.name]:
-                host.run(["rm", "-rf", "--one-file-system", *own])
+                # A brick that is still ending may write what a health check writes, into what is being removed.
+                progress.wait_until(
+                    f"{', '.join(own)} to be gone from {host.name}",
+                    lambda: host.run(["rm", "-rf", "--one-file-system", *own], check=False).returncode == 0,
+                    seconds=_SLOW_SECONDS,
+                )
 
         self.together(remove)
 

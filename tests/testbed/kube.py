@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cgroups, gobuild, host, image, kubeconf, progress, snapshots
-from .errors import BedError, NotRunning
+from .errors import BedError, CommandFailed, NotRunning
 from .kubeconf import NODE_NAME, Layout
 from .sandbox import Sandbox
 
@@ -95,7 +95,7 @@ class Kube:
             self._wait("the node to be Ready", self._node_ready)
         self.sandbox.save_state({"kubeconfig": str(self.kubeconfig)})
 
-    def kubectl(self, *args: str, input: str | None = None, timeout: float | None = 120) -> str:
+    def kubectl(self, *args: str, input: str | None = None, timeout: float | None = _READY_SECONDS) -> str:
         """Run kubectl as administrator and return what it printed.
 
         Raises:
@@ -138,7 +138,7 @@ class Kube:
             progress.wait_until(
                 f"containerd to manage {', '.join(names)}",
                 lambda: set(names) <= set(self.sandbox.run(managed).stdout.split()),
-                seconds=30,
+                seconds=_READY_SECONDS,
             )
 
     def _overlay(self) -> None:
@@ -244,7 +244,11 @@ class Kube:
         ) and bool(self._try("get", "serviceaccount", "default", "-o", "name"))
 
     def _try(self, *args: str) -> str:
-        return self.sandbox.run(self.kubectl_argv(*args), check=False, timeout=20).stdout.strip()
+        """What kubectl prints; '' also while an API server that has just begun takes connections and says nothing."""
+        try:
+            return self.sandbox.run(self.kubectl_argv(*args), check=False, timeout=20).stdout.strip()
+        except CommandFailed:
+            return ""
 
 
 def pattern(command: Sequence[str]) -> str:
