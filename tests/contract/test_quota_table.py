@@ -46,7 +46,7 @@ class QuotaTableContract:
 
     def wait_without_rows(self) -> None:
         # XFS frees inodes in the background
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while self.rows():
             assert time.monotonic() < deadline, self.rows()
             time.sleep(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -229,11 +229,16 @@ class StoreContract:
         record = Attribute(path=record_path(CANARY), name=RECORD_XATTR)
         for _ in range(2):
             volumes.beat()
-        answers = bricks.probe.stat_directory(pv_path(CANARY), record)
-        assert {answer.attribute for answer in answers} == {store.getxattr(record.path, record.name)}
+        written = store.getxattr(record.path, record.name)
+
+        def answers() -> Sequence[BrickAnswer]:
+            return bricks.probe.stat_directory(pv_path(CANARY), record)
+
+        wait_until("the bricks to have it", lambda: {each.attribute for each in answers()} == {written})
         volumes.delete(CANARY)
-        answers = bricks.probe.stat_directory(pv_path(CANARY), record)
-        assert [(answer.attribute, answer.stat, answer.up) for answer in answers] == [(None, None, True)] * len(answers)
+        wait_until(
+            "the bricks to have nothing of it", lambda: all(each.attribute is None and gone(each) for each in answers())
+        )
         assert empty(store) == {}
 
     def test_more_than_the_volume_is_not_promised(self, store: VolumeStore, volumes: Volumes) -> None:
@@ -253,7 +258,7 @@ def gone(answer: BrickAnswer) -> bool:
 
 def wait_until(what: str, condition: Callable[[], bool]) -> None:
     """The bricks of a busy machine may be too slow for once."""
-    progress.wait_until(what, condition, seconds=60)
+    progress.wait_until(what, condition, seconds=180)
 
 
 def expect(allowed: int | tuple[int, ...], call: Callable[[], object]) -> None:
@@ -285,8 +290,18 @@ class TestMemory(StoreContract):
 @pytest.fixture(scope="module")
 def gluster_store(gluster_volume: Storage) -> Iterator[VolumeStore]:
     store = GlusterConnector().store(gluster_volume)
-    yield store
-    store.close()
+    try:
+        wait_until("its client to have started", lambda: started(store))
+        yield store
+    finally:
+        store.close()
+
+
+def started(store: VolumeStore) -> bool:
+    try:
+        return store.statvfs("").total_bytes > 0
+    except DeadlineError:
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import yaml
 
 from kadalu_ext.storage import Storage, to_json, to_parameters
 from kadalu_ext.units import MIB
-from tests.integration.test_mounter import Node, listens
+from tests.integration.test_mounter import LONG_S, Node, listens
 from tests.testbed import gobuild, paths, progress
 
 SIZE_BYTES = 64 * MIB
-MINUTES = 9.0
+MINUTES = 20.0
 """A bound for hangs; csi-sanity itself has none."""
 
 SECRET = "it-is-no-secret-that-this-is-one"  # noqa: S105
@@ -89,12 +89,16 @@ class Driver:
         with (self.node.run / "controller.log").open("ab") as log:
             self._start([sys.executable, "-m", "kadalu_ext.csi.main", *words], log)
         try:
-            progress.wait_until("the controller to listen", lambda: listens(self.controller_socket), seconds=30)
+            progress.wait_until("the controller to listen", lambda: listens(self.controller_socket), seconds=LONG_S)
             yield self
         finally:
             for program in reversed(self._programs):
                 program.terminate()
-                program.wait(timeout=30)
+                try:
+                    program.wait(timeout=60)
+                except subprocess.TimeoutExpired:  # a csi-sanity that a failed test has left cleans up for long
+                    program.kill()
+                    program.wait()
 
     def logs(self) -> str:
         """What all three programs have logged."""

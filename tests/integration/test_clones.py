@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -30,6 +30,9 @@ KINDS = {"clones-rep": "replica 3", "clones-dis": "disperse 2+1"}
 ONE = "clones-one"
 STORAGES = [Storage(name=StorageName(volume), hosts=HOSTS, volume=volume) for volume in (*KINDS, ONE)]
 SIZE = 32 * MIB
+AGAIN = (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+T = TypeVar("T")
 
 
 class Program:
@@ -50,7 +53,7 @@ class Program:
                 [*argv, f"--storages={self.directory}/storages"], stdout=log, stderr=log, cwd=paths.REPOSITORY
             )
         self.channel = grpc.insecure_channel(f"unix:{self.socket}")
-        grpc.channel_ready_future(self.channel).result(timeout=60)
+        grpc.channel_ready_future(self.channel).result(timeout=180)
         self.controller = csi_pb2_grpc.ControllerStub(self.channel)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -59,23 +62,37 @@ class Program:
         self._process.wait(timeout=60)
 
     def create(self, storage: Storage, name: str, size: int = SIZE, **source: str) -> csi_pb2.Volume:
-        """Asks as csi-provisioner does: again, while the answer is that it goes on."""
-        volume: list[csi_pb2.Volume] = []
+        asked = request(storage, name, size, **source)
+        return ask(f"{name} to be whole", lambda: self.controller.CreateVolume(asked, timeout=20)).volume
 
-        def asked() -> bool:
-            try:
-                volume.append(self.controller.CreateVolume(request(storage, name, size, **source), timeout=20).volume)
-            except grpc.RpcError as error:
-                code = error.code()
-                assert code in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE), error
-                return False
-            return True
+    def snapshot(self, name: str, source: csi_pb2.Volume) -> None:
+        asked = csi_pb2.CreateSnapshotRequest(name=name, source_volume_id=source.volume_id)
 
-        wait_until(f"{name} to be whole", asked, seconds=300)
-        return volume[0]
+        def whole() -> bool:
+            reply = ask("the snapshot", lambda: self.controller.CreateSnapshot(asked, timeout=30))
+            return bool(reply.snapshot.ready_to_use)
+
+        wait_until(f"{name} to be whole", whole, seconds=300)
 
     def delete(self, volume_id: str) -> None:
-        self.controller.DeleteVolume(csi_pb2.DeleteVolumeRequest(volume_id=volume_id), timeout=60)
+        asked = csi_pb2.DeleteVolumeRequest(volume_id=volume_id)
+        ask(f"{volume_id} to be deleted", lambda: self.controller.DeleteVolume(asked, timeout=60))
+
+
+def ask(what: str, call: Callable[[], T]) -> T:
+    """Asks as the sidecars do: again, while the answer is that it goes on."""
+    answers: list[T] = []
+
+    def asked() -> bool:
+        try:
+            answers.append(call())
+        except grpc.RpcError as error:
+            assert error.code() in AGAIN, error
+            return False
+        return True
+
+    wait_until(what, asked, seconds=300)
+    return answers[0]
 
 
 def request(storage: Storage, name: str, size: int, **source: str) -> csi_pb2.CreateVolumeRequest:
@@ -100,13 +117,13 @@ def program(brick_hosts: BrickHosts, tmp_path_factory: pytest.TempPathFactory) -
             # as the mounter has it: the mounts of this test are gluster's own
             brick_hosts.gluster("volume", "set", "clones-dis", f"disperse.{option}", "off")
         brick_hosts.create_volume(ONE, "brick", ["brick1"])
-        listed = "".join(f"{volume}\n" for volume in (*KINDS, ONE))
-        brick_hosts.host("brick1").run(["tee", deb.LIST], input=listed)
-        program = Program(tmp_path_factory.mktemp("controller"))
         try:
+            listed = "".join(f"{volume}\n" for volume in (*KINDS, ONE))
+            brick_hosts.host("brick1").run(["tee", deb.LIST], input=listed)
+            program = Program(tmp_path_factory.mktemp("controller"))
             yield program
-        finally:
             program.kill(signal.SIGTERM)
+        finally:
             brick_hosts.delete_volume(ONE)
 
 
@@ -127,10 +144,7 @@ def test_a_clone_and_a_restored_snapshot_are_what_their_source_was_under_limits_
 ) -> None:
     source = program.create(storage, "source")
     make_everything(mount / pv_path(PvName("source")))
-    asked = csi_pb2.CreateSnapshotRequest(name="then", source_volume_id=source.volume_id)
-    wait_until(
-        "the snapshot", lambda: program.controller.CreateSnapshot(asked, timeout=30).snapshot.ready_to_use, seconds=300
-    )
+    program.snapshot("then", source)
     clone = program.create(storage, "clone", volume_id=source.volume_id)
     was = seen(mount / pv_path(PvName("source")))
     assert seen(mount / pv_path(PvName("clone"))) == was
@@ -146,7 +160,8 @@ def test_a_clone_and_a_restored_snapshot_are_what_their_source_was_under_limits_
             os.fsync(file.fileno())
     assert full.value.errno == errno.ENOSPC
     program.delete(restored.volume_id)
-    program.controller.DeleteSnapshot(csi_pb2.DeleteSnapshotRequest(snapshot_id=f"{storage.name}/snapshot.then"))
+    gone = csi_pb2.DeleteSnapshotRequest(snapshot_id=f"{storage.name}/snapshot.then")
+    ask("the snapshot to be deleted", lambda: program.controller.DeleteSnapshot(gone, timeout=60))
 
 
 def test_a_full_pv_can_be_cloned_into_its_own_size(program: Program, storage: Storage, mount: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pytest
 from kadalu_ext.csi.connection import GlusterConnector
 from kadalu_ext.csi.promises import Promises
 from kadalu_ext.csi.volumes import Bricks, Volumes
-from kadalu_ext.errors import TlsError
+from kadalu_ext.errors import TlsError, UnavailableError
+from kadalu_ext.gluster import feed
+from kadalu_ext.gluster.brick import BrickAnswer
 from kadalu_ext.gluster.feed import Source, fetch
 from kadalu_ext.gluster.gfapi import Volume
 from kadalu_ext.layout import pv_path
@@ -23,7 +25,7 @@ from kadalu_ext.storages import Storages
 from kadalu_ext.units import MIB
 from tests.certificates import Authority
 from tests.integration.encrypted import encrypted
-from tests.integration.test_mounter import HOSTS, Node, Pv, Writer, clients, running_node
+from tests.integration.test_mounter import HOSTS, LONG_S, Node, Pv, Writer, clients, running_node
 from tests.testbed.brickhosts import BrickHosts
 from tests.testbed.progress import wait_until
 from tests.unit.csi.memory import pv
@@ -70,6 +72,19 @@ def graphs(node: Node) -> int:
     return (node.plugin / f"log/{SAFE.name}.log").read_text().count("Final graph:")
 
 
+def is_made(volumes: Volumes) -> bool:
+    """Asked again, as csi-provisioner does: its client may still be starting."""
+    try:
+        volumes.make(pv(PV, 64 * MIB))
+    except UnavailableError:
+        return False
+    return True
+
+
+def shown(answers: Sequence[BrickAnswer]) -> bool:
+    return [answer.error for answer in answers] == [None] * 3
+
+
 def test_a_pv_of_an_encrypted_volume_is_made_seen_on_each_brick_mounted_and_written(site: Site) -> None:
     connector = GlusterConnector(site.storages.tls)
     facts = connector.facts(SAFE)
@@ -77,8 +92,9 @@ def test_a_pv_of_an_encrypted_volume_is_made_seen_on_each_brick_mounted_and_writ
     try:
         bricks = Bricks(geometry=facts.geometry, probe=probe)
         promises = Promises(volume=SAFE.volume)
-        Volumes(volume=SAFE.volume, store=store, bricks=bricks, promises=promises).make(pv(PV, 64 * MIB))
-        assert [answer.error for answer in probe.stat_directory(pv_path(PV))] == [None] * 3
+        volumes = Volumes(volume=SAFE.volume, store=store, bricks=bricks, promises=promises)
+        wait_until("the PV to be made", lambda: is_made(volumes), seconds=LONG_S)
+        wait_until("each brick to show it", lambda: shown(probe.stat_directory(pv_path(PV))), seconds=LONG_S)
     finally:
         store.close()
         probe.close()
@@ -91,7 +107,8 @@ def test_a_pv_of_an_encrypted_volume_is_made_seen_on_each_brick_mounted_and_writ
     published.unstage()
 
 
-def test_who_has_no_certificate_is_told_what_to_do(site: Site) -> None:
+def test_who_has_no_certificate_is_told_what_to_do(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "TIMEOUT_S", LONG_S)  # a host that is only slow is another trouble
     with pytest.raises(TlsError, match="glusterd may want TLS; name a Secret"):
         fetch(Source(volume=SAFE.volume, hosts=HOSTS[:1]))
 
@@ -100,7 +117,7 @@ def test_renewed_files_reach_a_client_under_a_running_writer(site: Site) -> None
     with Writer(site.node.mount(SAFE)) as writer:
         before, pids = graphs(site.node), clients(SAFE)
         site.give("renewed")
-        wait_until("the client to take them", lambda: graphs(site.node) > before, seconds=60)
+        wait_until("the client to take them", lambda: graphs(site.node) > before, seconds=LONG_S)
         writer.wait_more()
     assert clients(SAFE) == pids
 
@@ -108,12 +125,14 @@ def test_renewed_files_reach_a_client_under_a_running_writer(site: Site) -> None
 def test_a_brick_that_comes_back_on_another_port_is_joined(site: Site, brick_hosts: BrickHosts) -> None:
     third = brick_hosts.host("brick3")
     directory = site.node.mount(SAFE)
-    with Volume.open(SAFE.volume, HOSTS, refresh_s=1, tls=lambda: site.storages.tls(SAFE)) as volume:
+    with Volume.open(SAFE.volume, HOSTS, timeout_s=LONG_S, refresh_s=1, tls=lambda: site.storages.tls(SAFE)) as volume:
         volume.mkdir("before", 0o755)
         third.run(["pkill", "-KILL", "glusterfsd"])
-        volume.mkdir("while", 0o755)
-        brick_hosts.gluster("volume", "start", SAFE.volume, "force")
-        brick_hosts.wait_online(SAFE.volume)
+        try:
+            volume.mkdir("while", 0o755)
+        finally:
+            brick_hosts.gluster("volume", "start", SAFE.volume, "force")
+            brick_hosts.wait_online(SAFE.volume)
 
         def reached() -> bool:
             now = time.monotonic_ns()
@@ -122,7 +141,7 @@ def test_a_brick_that_comes_back_on_another_port_is_joined(site: Site, brick_hos
             names = third.run(["ls", f"/bricks/{SAFE.volume}"]).stdout.split()
             return {"gfapi", "fuse"} <= {name.partition("-")[0] for name in names}
 
-        wait_until("both clients to reach brick3", reached, seconds=60)
+        wait_until("both clients to reach brick3", reached, seconds=LONG_S)
 
 
 def test_a_storage_that_is_encrypted_later_is_followed(site: Site) -> None:

@@ -27,7 +27,7 @@ from tests.testbed.progress import wait_until
 WELL = Storage(name=StorageName("well"), hosts=("brick1",), volume="isolation-well", quota=Quota.NONE)
 ILL = Storage(name=StorageName("ill"), hosts=("brick3",), volume="isolation-ill", quota=Quota.NONE)
 CALLS = 50
-PATIENT_S = 120.0
+PATIENT_S = 300.0
 
 
 class Site:
@@ -82,17 +82,19 @@ def site(brick_hosts: BrickHosts) -> Iterator[Site]:
     brick_hosts.create_volume(WELL.volume, "brick", WELL.hosts)
     brick_hosts.create_volume(ILL.volume, "brick", ILL.hosts)
     site = Site(brick_hosts)
-    yield site
-    site.clients.close()
-    site.threads.shutdown()
-    wait_until("its processes to end", lambda: not processes(WELL) + processes(ILL), seconds=PATIENT_S)
-    for storage in (WELL, ILL):
-        brick_hosts.delete_volume(storage.volume)
+    try:
+        yield site
+        site.clients.close()
+        site.threads.shutdown()
+        wait_until("its processes to end", lambda: not processes(WELL) + processes(ILL), seconds=PATIENT_S)
+    finally:
+        for storage in (WELL, ILL):
+            brick_hosts.delete_volume(storage.volume)
 
 
 def test_a_client_that_crashes_takes_nothing_along(site: Site) -> None:
     for client in (site.well, site.ill):
-        create(client, PvName("before"))
+        wait_until("its client to have started", partial(created, client, PvName("before")), seconds=PATIENT_S)
     (well,), (ill,) = processes(WELL), processes(ILL)
     os.kill(ill, signal.SIGSEGV)
     wait_until("the ill storage to serve again", lambda: created(site.ill, PvName("after")), seconds=PATIENT_S)
@@ -105,10 +107,11 @@ def test_a_storage_whose_disk_hangs_holds_no_other_up_and_its_client_is_ended(
 ) -> None:
     """Its brick's process answers gluster's pings all the while: nothing else would end these calls within half an
     hour."""
+    monkeypatch.setattr(gfapi, "HUNG_S", 2 * PATIENT_S)
     create(site.ill, PvName("frozen"))
     host, (hung,), before = site.hosts.host("brick3"), processes(ILL), len(site.lost)
-    host.run(["fsfreeze", "--freeze", "/bricks"])
     try:
+        host.run(["fsfreeze", "--freeze", "/bricks"])
         waiting = site.create_many(site.ill, "ill")
         wait_until("its workers to hang", site.ill._workers.is_stuck, seconds=PATIENT_S)
         for n in range(20):
@@ -128,11 +131,11 @@ def test_a_storage_whose_disk_hangs_holds_no_other_up_and_its_client_is_ended(
     assert 0 < len([error for error in ended if "its gluster client had to be ended" in str(error)]) < CALLS
     for n in range(CALLS):
         wait_until("its claims to be made", partial(created, site.ill, PvName(f"ill-{n}")), seconds=PATIENT_S)
-    assert len(processes(ILL)) == 1
+    wait_until("one process to be left", lambda: len(processes(ILL)) == 1, seconds=PATIENT_S)
 
 
 def test_a_storage_that_is_given_up_leaves_no_process_also_if_its_host_drops_packets(site: Site) -> None:
-    create(site.ill, PvName("last"))
+    wait_until("its client to have started", partial(created, site.ill, PvName("last")), seconds=PATIENT_S)
     host = site.hosts.host("brick3")
     host.cut()
     try:
@@ -141,4 +144,5 @@ def test_a_storage_that_is_given_up_leaves_no_process_also_if_its_host_drops_pac
         create(site.well, PvName("last"))
     finally:
         host.uncut()
+        site.hosts.wait_joined()
     wait_until("it to serve again", lambda: created(site.ill, PvName("again")), seconds=PATIENT_S)
