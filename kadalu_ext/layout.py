@@ -44,6 +44,12 @@ def pv_path(name: PvName) -> str:
     return f"{SUBVOL_DIR}/{digest[0:2]}/{digest[2:4]}/{name}"
 
 
+def parents(path: str) -> list[str]:
+    """The directories above `path`, from the volume's root down: of `a/b/c` these are `a` and `a/b`."""
+    names = path.split("/")
+    return ["/".join(names[:depth]) for depth in range(1, len(names))]
+
+
 def record_path(name: PvName) -> str:
     """`info/quota/<name>`: the record, whole."""
     return f"{RECORDS_DIR}/{name}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from errno import EEXIST, ENOENT
 from typing import Final
 
 from kadalu_ext.csi.ports import VolumeStore
 from kadalu_ext.errors import VolumeIOError
+from kadalu_ext.layout import parents
+from kadalu_ext.record import RECORDS_DIR, SUBVOL_DIR
 
 PARENT_MODE: Final = 0o755
 
@@ -29,10 +32,27 @@ class Directories:
         self._store = store
         self._parents: set[str] = set()
         """Directories that were there: nobody removes them, and to ask each time costs a PV a third of its time."""
-        self._making = tuple(threading.Lock() for _ in range(_LOCKS))
-        """By the parent's hash. Two threads that make a directory at once may leave a brick without it, and without all
-        that comes to be in it, until self-heal's next turn (docs/facts.md): as the first claim on a new volume and the
-        canary, which have both waited for the client to start."""
+        self._making = tuple(threading.RLock() for _ in range(_LOCKS))
+        """By the parent's hash: two threads do not make one directory at once (docs/facts.md)."""
+        self._standing = threading.RLock()
+        self._stands = False
+
+    def stand(self) -> None:
+        """Makes what everything else is in, the first time, while nobody looks at it; what cannot be made now is made
+        when something is to be in it.
+
+        Who looks up a directory that another is just making may leave a brick without it, and without all that comes
+        to be in it, until self-heal's next turn (docs/facts.md): as the first claim on a new volume and the canary do,
+        which have both waited for the client to start.
+        """
+        with self._standing, suppress(VolumeIOError):
+            if self._stands:
+                return
+            try:
+                for path in (RECORDS_DIR, SUBVOL_DIR):
+                    self._make_parents(f"{path}/")
+            finally:
+                self._stands = True  # tried once: those who wait here are not to hang one after another
 
     def make(self, path: str, mode: int) -> bool:
         """Makes the directory, and its parents if they are missing; False if it is there already."""
@@ -76,9 +96,7 @@ class Directories:
             return ()
 
     def _make_parents(self, path: str) -> None:
-        names = path.split("/")
-        for depth in range(1, len(names)):
-            parent = "/".join(names[:depth])
+        for parent in parents(path):
             if parent not in self._parents:
                 with self._making[hash(parent) % _LOCKS]:
                     if parent not in self._parents:

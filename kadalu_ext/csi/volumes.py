@@ -404,6 +404,7 @@ class Volumes:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
+            self._directories.stand()
             yield
         except VolumeIOError as error:
             if down := enforcement.bricks_down(*self._ask(""), volume=self._volume):

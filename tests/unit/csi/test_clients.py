@@ -125,7 +125,7 @@ def test_a_deadline_names_the_bricks_that_are_silent(on: Fixture, monkeypatch: p
 def test_what_is_not_begun_in_time_is_not_done_later(on: Fixture) -> None:
     on.store.hold.clear()
     busy = [on.threads.submit(on.client.delete, PvName(f"busy-{n}"), timeout_s=60) for n in range(workers.WORKERS)]
-    until(lambda: on.store.waiting == workers.WORKERS + 3)  # and three that look at the volume by themselves
+    until(lambda: len(on.client._workers._at_work) == workers.WORKERS)
     with pytest.raises(DeadlineError, match="not begun within"):
         on.create(timeout_s=0.1)
     on.store.hold.set()
